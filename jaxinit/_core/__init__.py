@@ -1,0 +1,1 @@
+"""Ground floor: frozen records, checks, numerics, moments. Knows nothing of networks."""

@@ -1,0 +1,142 @@
+"""Records to and from one file: arrays in an .npz, everything else in its JSON header. No pickle.
+
+A value is None, bool, int, float, str, a list, tuple or str-keyed dict of values, a NumPy array, or a
+registered record. The header holds the structure; arrays are members of the archive, named a0, a1, ...
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+FORMAT = "jaxinit-record"
+VERSION = 1
+
+T = TypeVar("T")
+_registry: dict[str, type] = {}
+
+
+def saved(cls: type[T]) -> type[T]:
+    """Class decorator: dataclasses of this class can stand in a saved file, under their class name."""
+    _registry[cls.__name__] = cls
+    return cls
+
+
+def _encode(value: Any, arrays: list[np.ndarray]) -> Any:
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        x = float(value)
+        return x if math.isfinite(x) else {"!": "float", "value": repr(x)}
+    if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            raise TypeError("arrays of Python objects cannot be saved; convert them to numbers or strings.")
+        arrays.append(value)
+        return {"!": "array", "value": len(arrays) - 1}
+    if dataclasses.is_dataclass(value) and type(value).__name__ in _registry:
+        inside = {f.name: _encode(getattr(value, f.name), arrays) for f in dataclasses.fields(value) if f.init}
+        return {"!": type(value).__name__, "value": inside}
+    if isinstance(value, dict):
+        if not all(isinstance(k, str) for k in value):
+            raise TypeError(f"only dicts with str keys can be saved, got keys {list(value)!r}.")
+        return {"!": "dict", "value": {k: _encode(v, arrays) for k, v in value.items()}}
+    if isinstance(value, tuple):
+        return {"!": "tuple", "value": [_encode(v, arrays) for v in value]}
+    if isinstance(value, list):
+        return [_encode(v, arrays) for v in value]
+    if hasattr(value, "__array__"):
+        return _encode(np.asarray(value), arrays)
+    raise TypeError(f"a {type(value).__name__} cannot be saved in a record: {value!r}.")
+
+
+def _decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    if isinstance(value, list):
+        return [_decode(v, arrays) for v in value]
+    if not isinstance(value, dict):
+        return value
+    kind, inside = value["!"], value["value"]
+    if kind == "float":
+        return float(inside)
+    if kind == "array":
+        return arrays[f"a{inside}"]
+    if kind == "tuple":
+        return tuple(_decode(v, arrays) for v in inside)
+    if kind == "dict":
+        return {k: _decode(v, arrays) for k, v in inside.items()}
+    return _registry[kind](**{k: _decode(v, arrays) for k, v in inside.items()})
+
+
+def write(path: str | os.PathLike[str], value: Any) -> Path:
+    """Write a record atomically: a reader sees the old file or the new one, never a part of it."""
+    target = Path(path)
+    arrays: list[np.ndarray] = []
+    header = {"format": FORMAT, "version": VERSION, "content": _encode(value, arrays)}
+    buffer = io.BytesIO()
+    text = np.frombuffer(json.dumps(header, allow_nan=False).encode(), dtype=np.uint8)
+    np.savez_compressed(buffer, header=text, **{f"a{i}": a for i, a in enumerate(arrays)})
+    write_bytes(target, buffer.getvalue())
+    return target
+
+
+def write_bytes(target: Path, content: bytes) -> None:
+    """Write bytes atomically: a temporary file beside the target, fsync, rename."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read(path: str | os.PathLike[str]) -> Any:
+    """Read what `write` wrote.
+
+    Raises FileNotFoundError if there is no file, ValueError if it is foreign, truncated, damaged, or written
+    by a newer version.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise FileNotFoundError(f"no record at {str(source)!r}: `jaxinit.load(path=...)` must name a saved record.")
+    try:
+        with np.load(source, allow_pickle=False) as archive:
+            members = {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError) as error:
+        raise ValueError(
+            f"{str(source)!r} is not a whole jaxinit record (truncated, damaged or another kind of file): {error}. "
+            "Write it again with `record.save(path)`."
+        ) from error
+    try:
+        header = json.loads(members.pop("header").tobytes().decode())
+        version = header["version"] if header["format"] == FORMAT else None
+    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError):
+        version = None
+    if version is None:
+        raise ValueError(f"{str(source)!r} is an .npz file but no jaxinit record: it has no jaxinit header.")
+    if version > VERSION:
+        raise ValueError(
+            f"{str(source)!r} was written by a newer jaxinit (format {version}, this one reads up to {VERSION}): "
+            "update jaxinit."
+        )
+    try:
+        return _decode(header["content"], members)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{str(source)!r} has a jaxinit header but its content does not fit: {error!r}.") from error

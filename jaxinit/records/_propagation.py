@@ -1,0 +1,131 @@
+"""Propagation: what happens to a signal and its gradient, site by site."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxinit._core import checks
+from jaxinit.records._codec import saved
+from jaxinit.records._record import Record
+from jaxinit.records._statistic import Statistic
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+#: Per statistic: what it is, and the axes of its `.mean`.
+STATISTICS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "second_moment": ("mean over units of z^2", ("site", "input")),
+    "log_second_moment": ("mean over seeds of log(mean over units of z^2)", ("site", "input")),
+    "mean": ("mean over units of z", ("site", "input")),
+    "kurtosis": ("excess kurtosis of z over units", ("site", "input")),
+    "correlation": ("cosine between the pre-activations of two inputs", ("site", "pair")),
+    "one_minus_correlation": ("1 - correlation, without cancellation", ("site", "pair")),
+    "dead_fraction": ("share of units whose derivative is 0 on every input", ("site",)),
+    "saturated_fraction": ("share of units with |derivative| < 1e-2 of its maximum", ("site",)),
+    "zero_fraction": ("share of activations that are exactly 0", ("site",)),
+    "grad_second_moment": ("mean over units of (dL/dz)^2", ("site", "input")),
+    "log_grad_second_moment": ("mean over seeds of log(mean over units of (dL/dz)^2)", ("site", "input")),
+    "grad_correlation": ("cosine between the gradients of two inputs", ("site", "pair")),
+    "weight_grad_norm": ("Frobenius norm of dL/dW", ("site",)),
+    "update_ratio": ("Frobenius norm of dL/dW over that of W", ("site",)),
+}
+
+
+@saved
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Propagation(Record):
+    """Layer-wise statistics of a signal and its gradient, from simulation, theory or a probed model.
+
+    `sites` names the places in order (`"1"` .. `"L"` for canonical networks, module paths for real models);
+    `pairs` lists the pairs of inputs (a, b), a < b, that correlations speak of. Each statistic of
+    `STATISTICS` is an attribute: a `Statistic`, or None when it was not recorded. Statistics are of the
+    pre-activation z of each input, taken over units; gradients are those of L = <r, f(x)>, r iid
+    N(0, 1/n_out) per seed, unless the producer says otherwise in `config`.
+
+    `source` is "simulation", "theory" or "probe"; `config` says what was run, `provenance` on what.
+    """
+
+    source: str
+    sites: tuple[str, ...]
+    inputs: int
+    pairs: tuple[tuple[int, int], ...] = ()
+    second_moment: Statistic | None = None
+    log_second_moment: Statistic | None = None
+    mean: Statistic | None = None
+    kurtosis: Statistic | None = None
+    correlation: Statistic | None = None
+    one_minus_correlation: Statistic | None = None
+    dead_fraction: Statistic | None = None
+    saturated_fraction: Statistic | None = None
+    zero_fraction: Statistic | None = None
+    grad_second_moment: Statistic | None = None
+    log_grad_second_moment: Statistic | None = None
+    grad_correlation: Statistic | None = None
+    weight_grad_norm: Statistic | None = None
+    update_ratio: Statistic | None = None
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def statistics(self) -> Iterator[tuple[str, Statistic]]:
+        """The recorded statistics, by name."""
+        for name in STATISTICS:
+            value = getattr(self, name)
+            if value is not None:
+                yield name, value
+
+    def __getitem__(self, name: str) -> Statistic:
+        """A recorded statistic by name; KeyError names those there are."""
+        value = getattr(self, name) if name in STATISTICS else None
+        if value is None:
+            recorded = [n for n, _ in self.statistics()]
+            raise KeyError(f"no statistic {name!r} was recorded. {checks.nearest(name, recorded)}")
+        return value  # type: ignore[no-any-return]
+
+    @property
+    def count(self) -> int:
+        """Number of seeds (0 for theory)."""
+        return max((s.count for _, s in self.statistics()), default=0)
+
+    @property
+    def label(self) -> str:
+        """What the record is of, for legends and tables."""
+        return str(self.config.get("label", self.source))
+
+    def __repr__(self) -> str:
+        names = ", ".join(n for n, _ in self.statistics())
+        return (
+            f"Propagation({self.label!r}, {self.source}, {len(self.sites)} sites, {self.inputs} inputs, "
+            f"{self.count} seeds: {names})"
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict a site, statistic and input (or pair): site, statistic, index, mean, stderr, min, max, count."""
+        out = []
+        for name, stat in self.statistics():
+            axes = STATISTICS[name][1]
+            for index in np.ndindex(stat.shape):
+                what = "" if len(axes) == 1 else (str(self.pairs[index[1]]) if axes[1] == "pair" else str(index[1]))
+                out.append(
+                    {
+                        "label": self.label, "source": self.source, "site": self.sites[index[0]],
+                        "statistic": name, axes[-1] if len(axes) > 1 else "input": what,
+                        "mean": float(stat.mean[index]), "stderr": float(stat.stderr[index]),
+                        "min": float(stat.min[index]), "max": float(stat.max[index]), "count": stat.count,
+                    }
+                )  # fmt: skip
+        return out
+
+    def table(self, max_rows: int = 24) -> Table:
+        """One row a site: typical second moment, correlation, gradient, dead units.
+
+        Second moments are shown as exp of the mean log over seeds ("typical"), which does not underflow at
+        great depth, averaged over inputs. At most `max_rows` sites are shown, evenly spaced.
+        """
+        from jaxinit.records._tables import propagation_table
+
+        return propagation_table(self, max_rows)

@@ -1,0 +1,72 @@
+"""Records as rich tables."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from jaxinit.records._propagation import Propagation
+
+_LN10 = math.log(10.0)
+
+
+def format_log(log_value: float) -> str:
+    """exp(log_value) in three digits, also where it is no float: `3.2e-3010`."""
+    if math.isnan(log_value):
+        return "nan"
+    if log_value == -math.inf:
+        return "0"
+    if log_value == math.inf:
+        return "inf"
+    if abs(log_value) < 300.0:
+        return f"{math.exp(log_value):.3g}"
+    exponent = math.floor(log_value / _LN10)
+    return f"{10 ** (log_value / _LN10 - exponent):.2f}e{exponent:+d}"
+
+
+def format_figure(mean: float, stderr: float) -> str:
+    """A mean with its standard error, `0.731 ± 0.004`; the mean alone where there is none."""
+    if not math.isfinite(mean) or not math.isfinite(stderr) or stderr == 0.0:
+        return f"{mean:.3g}"
+    return f"{mean:.3g} ± {stderr:.1g}"
+
+
+def shown(sites: int, max_rows: int) -> np.ndarray:
+    """Indices of the rows to show: all, or evenly spaced ones with the first and the last."""
+    if sites <= max_rows:
+        return np.arange(sites)
+    return np.unique(np.round(np.linspace(0, sites - 1, max_rows)).astype(int))
+
+
+def propagation_table(record: Propagation, max_rows: int) -> Table:
+    count = "exact" if record.count == 0 else f"{record.count} seeds"
+    table = Table(title=f"{record.label} ({record.source}, {count})", title_justify="left")
+    columns: list[tuple[str, list[str]]] = []
+    rows = shown(len(record.sites), max_rows)
+
+    for title, name in (("E[z²] typical", "log_second_moment"), ("E[(dL/dz)²] typical", "log_grad_second_moment")):
+        stat = getattr(record, name)
+        if stat is not None:
+            columns.append((title, [format_log(float(stat.mean[i].mean())) for i in rows]))
+    for title, name in (
+        ("correlation", "correlation"),
+        ("grad correlation", "grad_correlation"),
+        ("dead", "dead_fraction"),
+        ("‖dL/dW‖", "weight_grad_norm"),
+    ):
+        stat = getattr(record, name)
+        if stat is not None and stat.mean.size:
+            mean, stderr = stat.mean, stat.stderr
+            if mean.ndim == 2:
+                mean, stderr = mean[:, 0], stderr[:, 0]
+            columns.append((title, [format_figure(float(mean[i]), float(stderr[i])) for i in rows]))
+    table.add_column("site", justify="right" if all(s.isdigit() for s in record.sites) else "left", no_wrap=True)
+    for title, _ in columns:
+        table.add_column(title, justify="right")
+    for n, i in enumerate(rows):
+        table.add_row(record.sites[i], *(cells[n] for _, cells in columns))
+    return table

@@ -1,0 +1,8 @@
+"""Figures of records: matplotlib (the extra `plot`), imported when the first figure is made, never pyplot."""
+
+from jaxinit.plot._depth import depth_profile as depth_profile
+from jaxinit.plot._depth import depth_profiles as depth_profiles
+from jaxinit.plot._figure import figure as figure
+from jaxinit.plot._style import new_figure as new_figure
+from jaxinit.plot._style import png as png
+from jaxinit.plot._style import save as save

@@ -1,0 +1,54 @@
+"""The figure of any record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jaxinit._core import checks
+from jaxinit.plot._depth import depth_profiles
+from jaxinit.records import Propagation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_PANELS = ("log_second_moment", "log_grad_second_moment", "correlation", "dead_fraction")
+
+
+def _propagation(records: Any, **options: Any) -> Figure:
+    return depth_profiles(records, options.pop("statistics", _PANELS), **options)
+
+
+#: Record class -> the figure of such a record.
+_FIGURES: dict[type, Any] = {Propagation: _propagation}
+
+
+def figure(record: Any, **options: Any) -> Figure:
+    """The figure of a record (or of several Propagation records, overlaid); `record.plot()` calls this.
+
+    Arguments:
+        record: any record of jaxinit; or a sequence, or a mapping from labels to, Propagation records.
+        options: those of the figure: `depth_profiles` for a Propagation, `training` for a Convergence.
+
+    Raises:
+        TypeError: there is no figure for such an object.
+
+    Example:
+        >>> import numpy as np
+        >>> from jaxinit.records import Propagation, Statistic
+        >>> q = Statistic.exact(0.5 ** np.arange(3)[:, None])
+        >>> record = Propagation("theory", ("1", "2", "3"), inputs=1, second_moment=q)
+        >>> from jaxinit.plot import figure
+        >>> len(figure(record).axes)
+        1
+    """
+    sample = record
+    if isinstance(record, Mapping) and record:
+        sample = next(iter(record.values()))
+    if isinstance(sample, Sequence) and not isinstance(sample, str) and sample:
+        sample = sample[0]
+    for kind, draw in _FIGURES.items():
+        if isinstance(sample, kind):
+            return draw(record, **options)
+    known = " or ".join(kind.__name__ for kind in _FIGURES)
+    raise checks.wrong_type("figure", "record", f"a {known} record", record)

@@ -6,3 +6,6 @@ from jaxinit.plot._figure import figure as figure
 from jaxinit.plot._style import new_figure as new_figure
 from jaxinit.plot._style import png as png
 from jaxinit.plot._style import save as save
+from jaxinit.plot._training import curves as curves
+from jaxinit.plot._training import learning_rate_sensitivity as learning_rate_sensitivity
+from jaxinit.plot._training import training as training

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from jaxinit._core import checks
 from jaxinit.plot._depth import depth_profiles
-from jaxinit.records import Propagation
+from jaxinit.plot._training import training
+from jaxinit.records import Convergence, Propagation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ def _propagation(records: Any, **options: Any) -> Figure:
 
 
 #: Record class -> the figure of such a record.
-_FIGURES: dict[type, Any] = {Propagation: _propagation}
+_FIGURES: dict[type, Any] = {Propagation: _propagation, Convergence: training}
 
 
 def figure(record: Any, **options: Any) -> Figure:

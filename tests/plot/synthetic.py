@@ -1,8 +1,8 @@
-"""Synthetic Propagation records whose numbers are known exactly."""
+"""Synthetic records whose numbers are known exactly."""
 
 import numpy as np
 
-from jaxinit.records import Propagation, Statistic
+from jaxinit.records import Convergence, Propagation, Statistic
 
 
 def spread(log_values, seeds, width=0.5):
@@ -48,3 +48,43 @@ def propagation(
             config={"label": label, **config},
             provenance={"versions": {"jaxinit": "0.1.0", "jax": "0.10.2"}, "device": "cpu", "x64": False},
         )
+
+
+def convergence(names=("xavier", "he"), rates=(0.01, 0.1), seeds=3, steps=60, *, accuracy=True, diverge=None):
+    """Losses 2.3 exp(-k t), k from the initializer and the rate; run `diverge` = (i, r, s) dies at 20."""
+    at = np.arange(0, steps + 1, 10)
+    speed = np.array([0.0, 1.0, 0.5, 0.2, 0.8])[: len(names), None, None] * np.asarray(rates)[None, :, None]
+    speed = speed * (1 + 0.1 * np.arange(seeds)) * np.ones((len(names), len(rates), seeds))
+
+    def loss(steps):
+        return (2.3 * np.exp(-speed[..., None] * steps)).astype(np.float32)
+
+    train, validation = loss(np.arange(steps)), loss(at)
+    score = (0.1 + 0.9 * (1 - validation / 2.3)).astype(np.float32)
+    died = np.full(speed.shape, -1)
+    if diverge is not None:
+        died[diverge] = 20
+        train[diverge][20:] = np.nan
+        validation[diverge][2:] = np.nan
+        score[diverge][2:] = np.nan
+    return Convergence(
+        initializers=tuple(names),
+        learning_rates=np.asarray(rates),
+        seeds=np.arange(seeds),
+        evaluated_at=at,
+        train_loss=train,
+        validation_loss=validation,
+        validation_accuracy=score if accuracy else None,
+        test_loss=validation[..., -1],
+        test_accuracy=score[..., -1] if accuracy else None,
+        diverged_at=died,
+        stopped_at=np.full(speed.shape, -1),
+        config={
+            "model": "MLP 30 x 64",
+            "data": "digits",
+            "optimizer": "sgd",
+            "chance": 0.1,
+            "test_size": 360,
+        },
+        provenance={"versions": {"jaxinit": "0.1.0", "jax": "0.10.2"}, "device": "cpu"},
+    )

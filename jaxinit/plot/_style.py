@@ -119,7 +119,7 @@ def dress(ax: Axes, theme: str = "light") -> Axes:
     return ax
 
 
-def panel(ax: Axes | None, theme: str, size: tuple[float, float] = (6.4, 4.4)) -> tuple[Axes, bool]:
+def panel(ax: Axes | None, theme: str, size: tuple[float, float] = (5.8, 4.3)) -> tuple[Axes, bool]:
     """The caller's axes untouched, or those of a new figure; and whether they are new."""
     if ax is not None:
         return ax, False

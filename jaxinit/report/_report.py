@@ -1,0 +1,209 @@
+"""Records in, one HTML file out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxinit._core import checks
+from jaxinit.plot import curves, depth_profile, figure, learning_rate_sensitivity, png
+from jaxinit.plot._series import recorded
+from jaxinit.records import Convergence, Propagation, Record
+from jaxinit.records._codec import write_bytes
+from jaxinit.report import _html
+from jaxinit.report._tables import BY_DEPTH, Table, depth_table, from_rich, worst_table
+from jaxinit.report._verdict import RULE, Verdict, verdicts
+
+_PANELS = {
+    "log_second_moment": "Typical second moment of the pre-activations against depth",
+    "log_grad_second_moment": "Typical second moment of the gradient against depth",
+    "correlation": "Correlation of the pre-activations of two inputs against depth",
+    "dead_fraction": "Share of units that are dead on every input, against depth",
+}
+_TONE = {"": "", "alive": "ok", "vanishing": "warn", "exploding": "warn"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A record, the label it came with, and a name of its own."""
+
+    name: str
+    label: str
+    record: Any
+
+
+def entries(records: Any) -> list[Entry]:
+    """What `report` takes, as a list with distinct names."""
+    pairs: list[tuple[str, Any]] = []
+    if isinstance(records, Mapping):
+        for label, value in records.items():
+            pairs += [(str(label), r) for r in (value if isinstance(value, (list, tuple)) else [value])]
+    else:
+        several = records if isinstance(records, Sequence) and not isinstance(records, str) else [records]
+        pairs = [(str(getattr(r, "label", type(r).__name__)), r) for r in several]
+    out: list[Entry] = []
+    taken: set[str] = set()
+    for label, record in pairs:
+        if not isinstance(record, Record):
+            rule = "a record of jaxinit, a sequence of them, or a mapping from labels to them"
+            raise checks.wrong_type("report", "records", rule, record, "Load a saved one with ji.load(path).")
+        name, n = label, 1
+        if name in taken and isinstance(record, Propagation):
+            name = f"{label} ({record.source})"
+        while name in taken:
+            n += 1
+            name = f"{label} ({n})"
+        taken.add(name)
+        out.append(Entry(name, label, record))
+    if not out:
+        raise checks.bad("report", "records", "at least one record", records)
+    return out
+
+
+def _images(draw: Any, description: str) -> str:
+    return _html.picture(png(draw("light"), dpi=144), png(draw("dark"), dpi=144), description)
+
+
+def _depth_figures(spread: Sequence[Entry]) -> list[str]:
+    """A figure a statistic, all records of one kind of sites together, those of one label in one colour."""
+    families: dict[tuple[str, ...], dict[str, list[Propagation]]] = {}
+    for entry in spread:
+        sites = entry.record.sites
+        key = ("layers",) if all(s.isdigit() for s in sites) else sites
+        families.setdefault(key, {}).setdefault(entry.label, []).append(entry.record)
+    out = []
+    for family in families.values():
+        everything = [r for group in family.values() for r in group]
+        for statistic, description in _PANELS.items():
+            if any(recorded(r, statistic) for r in everything):
+                draw = functools.partial(depth_profile, family, statistic)
+                out.append(_images(lambda theme, draw=draw: draw(theme=theme).figure, description))
+    return out
+
+
+def _training_figures(record: Convergence) -> list[str]:
+    measure = record.measure
+    drawn = [
+        (functools.partial(curves, record, "train_loss"), "Training loss, each initializer at its best rate"),
+        (functools.partial(curves, record, f"validation_{measure}"), f"Validation {measure} while training"),
+    ]
+    if len(record.learning_rates) > 1:
+        words = f"Test {measure} against the learning rate"
+        drawn.append((functools.partial(learning_rate_sensitivity, record), words))
+    return [_images(lambda theme, draw=draw: draw(theme=theme).figure, words) for draw, words in drawn]
+
+
+def _one_figure(name: str, record: Any) -> str:
+    return _images(lambda theme: figure(record, theme=theme), name)
+
+
+def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """A nested dict of plain values as dotted rows."""
+    if isinstance(value, Mapping):
+        return [row for k, v in value.items() for row in _flat(v, f"{prefix}.{k}" if prefix else str(k))]
+    shown = str(value)
+    return [(prefix, shown if len(shown) <= 300 else shown[:299] + "…")]
+
+
+def _origin(records: Mapping[str, Any]) -> str:
+    """Where the records come from: what all share once, the rest by record."""
+    rows = {}
+    for label, record in records.items():
+        parts = {"config": getattr(record, "config", {}), "provenance": getattr(record, "provenance", {})}
+        rows[label] = dict(_flat(parts))
+    keys = list(dict.fromkeys(k for own in rows.values() for k in own))
+    shared = [k for k in keys if len({own.get(k) for own in rows.values()}) == 1]
+    first = next(iter(rows.values()))
+    tables = [Table("All records", ("what", "value"), tuple((k, first[k]) for k in shared))] if shared else []
+    for label, own in rows.items():
+        differing = tuple((k, own[k]) for k in keys if k not in shared and k in own)
+        if differing:
+            tables.append(Table(label, ("what", "value"), differing))
+    return "".join(_html.table(t, words=True) for t in tables)
+
+
+def _verdict_list(found: Sequence[Verdict]) -> str:
+    items = [
+        _html.element(
+            "li",
+            _html.element("strong", _html.text(v.label)) + ": ",
+            _html.element("span", _html.text(v.word), class_="word") + ". " if v.word else "",
+            _html.text(v.text[:1].upper() + v.text[1:] + "."),
+            class_=_TONE.get(v.word, "bad"),
+        )
+        for v in found
+    ]
+    if not items:
+        return ""
+    return _html.element("ul", *items, class_="verdicts") + _html.element(
+        "p", _html.text(RULE), class_="soft"
+    )
+
+
+def report(
+    records: Any, path: str | os.PathLike[str], *, title: str | None = None, rerun: str | None = None
+) -> Path:
+    """Write one self-contained HTML file about any records: verdict, worst layers, figures, tables, origin.
+
+    Arguments:
+        records: a record, a sequence of records, or a mapping from labels to records (a label may hold a
+            list, such as the simulation and the theory of one network).
+        path: the file to write, in a folder that is made if need be; replaced atomically.
+        title: heading of the page; made from the records by default.
+        rerun: the command or code that makes the records again, shown at the end.
+
+    The file needs no network, no script and no other file; its figures are images inside it, in a light and a
+    dark version (the reader's theme chooses; print is light). Needs the extra `plot`.
+
+    Returns:
+        The path written.
+
+    Raises:
+        TypeError, ValueError: `records` holds something else, or nothing.
+
+    Example:
+        >>> import numpy as np, pathlib, tempfile
+        >>> from jaxinit.records import Propagation, Statistic
+        >>> from jaxinit.report import report
+        >>> log_q = Statistic.exact(np.log(0.5) * np.arange(20)[:, None])
+        >>> record = Propagation("theory", tuple(map(str, range(1, 21))), inputs=1, log_second_moment=log_q)
+        >>> path = report({"xavier": record}, pathlib.Path(tempfile.mkdtemp()) / "xavier.html")
+        >>> "vanishing" in path.read_text(encoding="utf-8")
+        True
+    """
+    found = entries(records)
+    named = {entry.name: entry.record for entry in found}
+    spread = {name: r for name, r in named.items() if isinstance(r, Propagation)}
+    others = {name: r for name, r in named.items() if name not in spread}
+    figures = _depth_figures([entry for entry in found if isinstance(entry.record, Propagation)])
+    for name, record in others.items():
+        figures += (
+            _training_figures(record) if isinstance(record, Convergence) else [_one_figure(name, record)]
+        )
+    worst = worst_table(spread)
+    tables = [from_rich(record.table()) for record in others.values()]
+    tables += [t for name in BY_DEPTH if (t := depth_table(spread, name)) is not None]
+    heading = title or ("Signal propagation: " if spread else "") + ", ".join(named)
+    created = max((str(getattr(r, "provenance", {}).get("created", "")) for r in named.values()), default="")
+    subtitle = f"jaxinit report of {len(named)} record{'s' * (len(named) > 1)}" + (
+        f", {created}" if created else ""
+    )
+    content = _html.page(
+        heading,
+        subtitle,
+        (
+            _html.section("Verdict", _verdict_list(verdicts(named))),
+            _html.section("Worst layers", _html.table(worst, words=True)) if worst else "",
+            _html.section("Figures", _html.element("div", *figures, class_="figures")) if figures else "",
+            _html.section("Tables", *(_html.table(t) for t in tables)),
+            _html.section("Where the numbers come from", _origin(named)),
+            _html.section("Run it again", _html.element("pre", _html.text(rerun))) if rerun else "",
+        ),
+    )
+    target = Path(path)
+    write_bytes(target, content.encode("utf-8"))
+    return target

@@ -1,0 +1,155 @@
+"""The page is whole, safe and self-contained, and says first what matters."""
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from jaxinit.report import report
+
+_VOID = {"meta", "img", "source", "br"}
+
+
+class Reader(HTMLParser):
+    """Checks nesting, collects text, headings and every reference to another file."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text, self.headings, self.links, self.tags = [], [], [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        values = dict(attributes)
+        self.links += [values[k] for k in ("src", "srcset", "href", "data", "action") if k in values]
+        assert not [k for k in values if k.startswith("on")], "no script in attributes"
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if self.open and self.open[-1] in ("h1", "h2"):
+            self.headings.append(data)
+
+
+def read(path):
+    reader = Reader()
+    source = path.read_text(encoding="utf-8")
+    reader.feed(source)
+    assert not reader.open
+    return source, reader
+
+
+@pytest.fixture(scope="module")
+def page(synthetic, tmp_path_factory):
+    p = synthetic.propagation
+    records = {
+        "xavier": [p(0.5), p(0.5, seeds=0)],
+        "he": p(1.0),
+        "training": synthetic.convergence(("xavier", "he")),
+    }
+    path = report(
+        records, tmp_path_factory.mktemp("r") / "new" / "page.html", rerun="jaxinit demo --out <here>"
+    )
+    return read(path)
+
+
+def test_everything_is_inside_the_file(page):
+    source, reader = page
+    assert all(link.startswith("data:image/png;base64,") for link in reader.links)
+    assert "script" not in reader.tags and "link" not in reader.tags and "@import" not in source
+    assert "url(" not in source and "http" not in re.sub(r"base64,[^\"]*", "", source)
+    images = [base64.b64decode(link.split(",", 1)[1]) for link in reader.links]
+    assert all(image.startswith(b"\x89PNG") for image in images)
+    assert (
+        len(images) == 2 * reader.tags.count("figure") == 2 * 7
+    )  # light and dark; 4 profiles, 3 of training
+
+
+def test_the_verdict_comes_first_and_the_way_back_last(page):
+    _, reader = page
+    assert reader.headings == [
+        "Signal propagation: xavier, xavier (theory), he, training",
+        "Verdict", "Worst layers", "Figures", "Tables", "Where the numbers come from", "Run it again",
+    ]  # fmt: skip
+
+
+def test_one_verdict_speaks_of_signal_gradient_and_training(page):
+    text = "".join(page[1].text)
+    assert "xavier: vanishing. The typical signal ⟨z²⟩ goes from 1 at layer 1 to 1.86e-09" in text
+    assert "×0.5" in text and "(8 seeds)" in text
+    assert re.search(r"he: alive\.[^.]*.*Training: test accuracy", text)
+    assert "xavier (theory): vanishing" in text
+    assert "min to max" not in text  # that is in the figures
+
+
+def test_it_works_on_phone_paper_and_in_the_dark(page):
+    source, _ = page
+    assert 'name="viewport"' in source
+    assert "@media print" in source and source.count('media="screen and (prefers-color-scheme: dark)"') == 7
+    assert source.count('class="wide"') == source.count("<table")
+
+
+def test_figures_have_descriptions(page):
+    source, _ = page
+    assert all(len(alt) > 10 for alt in re.findall(r'alt="([^"]*)"', source))
+
+
+def test_labels_and_config_are_escaped(synthetic, tmp_path):
+    evil = "<script>alert('x')</script>&\""
+    record = synthetic.propagation(0.5, 5, note=evil)
+    source, reader = read(report({evil: record}, tmp_path / "r.html", title=evil, rerun=evil))
+    assert "<script" not in source and reader.headings[0] == evil
+
+
+def test_records_alone_and_in_lists(synthetic, tmp_path):
+    p = synthetic.propagation
+    _, reader = read(report(p(0.5, label="solo"), tmp_path / "a.html"))
+    assert reader.headings[0] == "Signal propagation: solo"
+    _, reader = read(report([p(0.5), p(0.5)], tmp_path / "b.html"))
+    assert reader.headings[0] == "Signal propagation: synthetic, synthetic (simulation)"
+    _, reader = read(report(synthetic.convergence(), tmp_path / "c.html"))
+    assert "Worst layers" not in reader.headings and "Run it again" not in reader.headings
+
+
+def test_what_differs_between_records_stands_apart(synthetic, tmp_path):
+    p = synthetic.propagation
+    _, reader = read(report({"a": p(0.5, width=64), "b": p(0.5, width=128)}, tmp_path / "r.html"))
+    text = "|".join(reader.text)
+    shared, own = text.split("All records")[1].split("|a|", 1)
+    assert "versions.jax" in shared and "config.width" not in shared
+    assert "config.width|64" in own and "config.width|128" in own
+
+
+def test_the_old_file_is_replaced_whole_or_not_at_all(synthetic, tmp_path, monkeypatch):
+    path = tmp_path / "r.html"
+    path.write_text("old")
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxinit.report._report.depth_profile", lambda *a, **k: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            report(synthetic.propagation(), path)
+    assert path.read_text() == "old"
+    report(synthetic.propagation(depth=3), path)
+    assert [f.name for f in tmp_path.iterdir()] == ["r.html"] and len(path.read_text(encoding="utf-8")) > 1000
+
+
+def test_records_that_hold_odd_numbers(synthetic, tmp_path):
+    record = synthetic.propagation(0.5, 6)
+    record.log_second_moment.mean[2:] = np.nan
+    record.correlation.mean[:] = np.nan
+    _, reader = read(report({"odd": record, "one site": synthetic.propagation(depth=1)}, tmp_path / "r.html"))
+    assert "odd: not finite" in "".join(reader.text)
+
+
+@pytest.mark.parametrize(
+    ("records", "error"),
+    [(3, TypeError), ("he", TypeError), ({"a": 3}, TypeError), ([], ValueError), ({}, ValueError)],
+)
+def test_what_is_no_record_is_refused(records, error, tmp_path):
+    with pytest.raises(error, match=r"records=\.\.\."):
+        report(records, tmp_path / "r.html")
+    assert not list(tmp_path.iterdir())

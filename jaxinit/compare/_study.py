@@ -1,0 +1,314 @@
+"""`compare`: train every initializer at every learning rate from every seed, and keep what happened."""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinit._core import checks
+from jaxinit.compare import _progress
+from jaxinit.compare._arms import Arm, arms_of, label_of, rates_of
+from jaxinit.compare._data import Dataset, load_data
+from jaxinit.compare._execute import Compiled, Goal, HeldOut, Plan, together, train_many, train_one
+from jaxinit.compare._optimizers import takes_traced_rate
+from jaxinit.compare._outcomes import Outcomes, Run, Store
+from jaxinit.compare._task import Task, task
+from jaxinit.compare._training import Programs, epochs
+from jaxinit.ensemble import keys_of
+from jaxinit.models import Model, adapt
+from jaxinit.records import Convergence, provenance
+
+#: What the parts of a run's key are for: seed s is fold_in(key(root), s), and this is folded into it.
+_DRAW, _ORDER, _NOISE = 0, 1, 2
+
+
+def compare(
+    model: Any,
+    initializers: Any,
+    data: Any = "digits",
+    optimizer: Any = "momentum",
+    *,
+    seeds: Any = 5,
+    learning_rates: Any = (0.003, 0.01, 0.03, 0.1),
+    steps: int = 1000,
+    batch_size: int = 64,
+    evaluate_every: int | None = None,
+    loss: Any = None,
+    stop_at: dict[str, float] | None = None,
+    root: int = 0,
+    batching: str = "auto",
+    runs_at_once: int | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    progress: bool | Callable[[int, int], object] = False,
+    label: str | None = None,
+) -> Convergence:
+    """Train every initializer at every learning rate from every seed, on one compiled program.
+
+    Seeds are paired: seed s gives the same order of data and the same dropout noise to every initializer
+    and learning rate. Learning rates are data of the program, not constants. A run that meets a non-finite
+    loss is recorded as diverged and counts, as the worst outcome; it does not end the study.
+
+    Args:
+        model: a linen module, class or factory, or an nnx factory `rngs -> module`; see
+            `jaxinit.models.adapt` for how an initializer reaches its kernels.
+        initializers: names ("he"), initializers, or a dict of label to either. None (or "default") stands for
+            the model's own initializers.
+        data: "digits", `(x, y)` arrays, the path of an .npz, or a `Dataset`; see `load_data`, which has the
+            options. Nothing is ever downloaded.
+        optimizer: "sgd", "momentum", "nesterov", "adam", "adamw", or a factory
+            `learning_rate -> optax.GradientTransformation` (with any schedule or clipping in it); or a dict
+            of such by name, each of which is combined with every initializer.
+        seeds: a count n (seeds 0 .. n-1) or distinct integers; seed s is fold_in(key(root), s).
+        learning_rates: tried for each initializer; the best is chosen on validation data.
+        steps: of each run, each on `batch_size` examples; epochs are permutations of the training part.
+        evaluate_every: steps between evaluations on validation data (default: 20 evaluations a run).
+        loss: "cross_entropy", "mse", or `(outputs, targets) -> (batch,)` losses (default: by the targets).
+        stop_at: such as {"validation_accuracy": 0.9}: a run ends at the first evaluation that reaches it.
+        root: of all keys.
+        batching: "sequential", "vmap", or "auto": one run after the other on CPU, where a vmap over weights
+            is slower, and many at once on accelerators.
+        runs_at_once: how many, under vmap.
+        resume: a file in which finished runs are kept; the same study continues from it.
+        progress: True for a bar on stderr if it is a terminal, or a function of (steps done, steps in all).
+        label: of the record, for titles.
+
+    Raises:
+        ValueError, TypeError: an argument does not fit; before anything is compiled.
+        DataNotAvailable: the data are not on this machine.
+
+    Example:
+        >>> from jaxinit.compare import compare
+        >>> from jaxinit.models import MLP
+        >>> record = compare(MLP(depth=4, width=16, features=10), ["he", "zeros"], "digits", "adam",
+        ...                  seeds=2, learning_rates=[0.01], steps=60)
+        >>> record.test_accuracy.shape
+        (2, 1, 2)
+        >>> bool(record.test_accuracy[0].min() > 0.5 > record.test_accuracy[1].max())
+        True
+    """
+    arms = arms_of(initializers, optimizer)
+    rates = rates_of(learning_rates)
+    numbers = checks.seeds("compare", "seeds", seeds)
+    steps = checks.integer("compare", "steps", steps, at_least=1)
+    batch_size = checks.integer("compare", "batch_size", batch_size, at_least=1)
+    root = checks.integer("compare", "root", root, at_least=0)
+    every = max(1, steps // 20) if evaluate_every is None else evaluate_every
+    every = checks.integer("compare", "evaluate_every", every, at_least=1)
+    at_once = together(batching, runs_at_once)
+    _progress.check(progress)
+    dataset = load_data(data)
+    work = task(loss, dataset.classification)
+    goal = _goal(stop_at, work)
+    if batch_size > len(dataset.x_train):
+        rule = f"at most the {len(dataset.x_train)} examples of the training part"
+        raise checks.bad("compare", "batch_size", rule, batch_size)
+    adapted = adapt(model)
+    _check_shapes(adapted, arms, dataset, work)
+
+    marks = np.unique(np.append(np.arange(0, steps, every), steps))
+    plan = Plan(HeldOut.of(dataset), jnp.asarray(dataset.x_train), jnp.asarray(dataset.y_train), marks, goal)
+    config: dict[str, Any] = {
+        "model": adapted.name,
+        "initializers": {arm.label: label_of(arm.initializer) for arm in arms},
+        "optimizer": ", ".join(dict.fromkeys(arm.optimizer_name for arm in arms)),
+        "data": dataset.name,
+        "loss": work.name,
+        "steps": steps,
+        "batch_size": batch_size,
+        "root": root,
+        "train_size": len(dataset.x_train),
+        "validation_size": len(dataset.x_validation),
+        "test_size": len(dataset.x_test),
+        **({} if stop_at is None else {"stop_at": dict(stop_at)}),
+        **(dataset.baseline() if work.name in ("cross_entropy", "mse") else {}),
+        **({} if label is None else {"label": label}),
+    }
+    study = _Study(adapted, arms, rates, numbers, plan, dataset, work, batch_size, root)
+    began = time.monotonic()
+    store = Store(resume, study.outcomes(config))
+    with _progress.reporter(progress) as report:
+        study.run(store, at_once, report)
+    store.write()
+    out = store.outcomes
+    config |= {"programs": study.programs, "seconds": round(time.monotonic() - began, 3)}
+    return Convergence(
+        initializers=tuple(arm.label for arm in arms),
+        learning_rates=rates,
+        seeds=numbers,
+        evaluated_at=marks,
+        train_loss=out.train_loss,
+        validation_loss=out.validation_loss,
+        validation_accuracy=out.validation_accuracy if work.classification else None,
+        test_loss=out.test_loss,
+        test_accuracy=out.test_accuracy if work.classification else None,
+        diverged_at=out.diverged_at,
+        stopped_at=out.stopped_at,
+        config=config,
+        provenance=provenance(),
+    )
+
+
+class _Study:
+    """The runs of one study, and what they share."""
+
+    def __init__(
+        self, model: Model, arms: tuple[Arm, ...], rates: np.ndarray, seeds: np.ndarray, plan: Plan,
+        data: Dataset, work: Task, batch_size: int, root: int,
+    ) -> None:  # fmt: skip
+        self.model, self.arms, self.rates, self.seeds = model, arms, rates, seeds
+        self.plan, self.data, self.work, self.batch_size = plan, data, work, batch_size
+        self.keys = keys_of(seeds, root)
+        self.programs = 0
+        self.drawn: dict[tuple[int, int], Any] = {}
+
+    def outcomes(self, config: dict[str, Any]) -> Outcomes:
+        """Empty outcomes, with the fingerprint by which an unfinished study is known again."""
+        seen = ("initializers", "optimizer", "data", "loss", "steps", "batch_size", "root", "stop_at")
+        fingerprint = {k: config.get(k) for k in seen} | {
+            "learning_rates": self.rates.tolist(),
+            "seeds": self.seeds.tolist(),
+            "evaluated_at": self.plan.evaluated_at.tolist(),
+            "data_checksum": _checksum(
+                self.data.x_train, self.data.y_train, self.data.x_test, self.data.y_test
+            ),
+            "model_checksum": _checksum(*jax.tree.leaves(self.draw(self.arms[0].initializer, 0)[0])),
+        }
+        runs = (len(self.arms), len(self.rates), len(self.seeds))
+        marks = self.plan.evaluated_at
+        return Outcomes.empty(fingerprint, runs, int(marks[-1]), len(marks))
+
+    def draw(self, initializer: Any, s: int) -> tuple[Any, Any]:
+        """Parameters and state of seed number s, drawn outside the training program."""
+        key = jax.random.fold_in(self.keys[s], _DRAW)
+        return self.model.init(initializer, key, jnp.asarray(self.data.x_train[:1]))
+
+    def noise(self, s: int) -> Any:
+        return jax.random.fold_in(self.keys[s], _NOISE)
+
+    def run(self, store: Store, at_once: int, report: Callable[[int, int], object]) -> None:
+        """Train every run that is not done yet."""
+        steps = int(self.plan.evaluated_at[-1])
+        total = store.outcomes.done.size * steps
+        finished = int(store.outcomes.done.sum()) * steps
+        seen = finished
+        orders = [self.order(s, steps) for s in range(len(self.seeds))]
+        report(finished, total)
+
+        def tick(taken: int) -> None:
+            nonlocal seen
+            seen += taken
+            report(min(seen, total), total)
+
+        for compiled, runs in self.groups(store.outcomes.done):
+            before = compiled.traces
+            for group in _grouped(runs, at_once):
+                self.train(compiled, store.outcomes, group, orders, tick, at_once)
+                store.finish(group)
+                finished += len(group) * steps
+                seen = finished
+                report(finished, total)
+            self.programs += compiled.traces - before
+
+    def train(
+        self, compiled: Compiled, out: Outcomes, group: list[Run], orders: list[np.ndarray],
+        tick: Callable[[int], None], at_once: int,
+    ) -> None:  # fmt: skip
+        drawn = {(i, s): None for i, _, s in group}
+        if (
+            drawn.keys() != self.drawn.keys()
+        ):  # runs are ordered so that the rates of one draw follow each other
+            self.drawn = {(i, s): self.draw(self.arms[i].initializer, s) for i, s in drawn}
+        variables = [self.drawn[i, s] for i, _, s in group]
+        rates = [float(self.rates[r]) for _, r, _ in group]
+        seeds = [s for *_, s in group]
+        if at_once == 1:
+            (s,) = seeds
+            train_one(
+                compiled, self.plan, out, group[0], variables[0], rates[0], self.noise(s), orders[s], tick
+            )
+            return
+        noise = jnp.stack([self.noise(s) for s in seeds])
+        train_many(
+            compiled,
+            self.plan,
+            out,
+            group,
+            variables,
+            rates,
+            noise,
+            np.stack([orders[s] for s in seeds]),
+            tick,
+        )
+
+    def order(self, s: int, steps: int) -> np.ndarray:
+        key = jax.random.fold_in(self.keys[s], _ORDER)
+        return epochs(key, len(self.data.x_train), self.batch_size, steps)
+
+    def groups(self, done: np.ndarray) -> list[tuple[Compiled, list[Run]]]:
+        """Runs still to do, by the program that serves them."""
+        out: list[tuple[Compiled, list[Run]]] = []
+        for factory in dict.fromkeys(arm.optimizer for arm in self.arms):
+            who = [i for i, arm in enumerate(self.arms) if arm.optimizer is factory]
+            runs = [(i, r, s) for i in who for s in range(len(self.seeds)) for r in range(len(self.rates))]
+            runs = [run for run in runs if not done[run]]
+            if takes_traced_rate(factory):
+                out.append((Compiled(Programs(self.model, factory, self.work)), runs))
+                continue
+            for r, rate in enumerate(self.rates):
+                fixed = Programs(self.model, _fixed(factory, float(rate)), self.work)
+                out.append((Compiled(fixed), [run for run in runs if run[1] == r]))
+        return out
+
+
+def _fixed(factory: Callable[[Any], Any], rate: float) -> Callable[[Any], Any]:
+    return lambda _: factory(rate)
+
+
+def _grouped(runs: list[Run], size: int) -> list[list[Run]]:
+    return [runs[i : i + size] for i in range(0, len(runs), size)]
+
+
+def _checksum(*arrays: Any) -> int:
+    total = 0
+    for array in arrays:
+        total = zlib.crc32(np.ascontiguousarray(np.asarray(array)).tobytes(), total)
+    return total
+
+
+def _goal(stop_at: Any, work: Task) -> Goal | None:
+    if stop_at is None:
+        return None
+    known = ("validation_loss", "validation_accuracy") if work.classification else ("validation_loss",)
+    if not isinstance(stop_at, dict) or len(stop_at) != 1:
+        rule = "a dict of one metric to its level, such as {'validation_accuracy': 0.9}"
+        raise checks.wrong_type("compare", "stop_at", rule, stop_at)
+    ((metric, level),) = stop_at.items()
+    checks.choice("compare", "stop_at", metric, known)
+    return Goal(metric, float(checks.number("compare", "stop_at", level)))
+
+
+def _check_shapes(model: Model, arms: tuple[Arm, ...], data: Dataset, work: Task) -> None:
+    """Trace every initializer once: parameters alike for all, outputs that fit the targets."""
+    key = jax.random.key(0, impl="threefry2x32")
+    x = jax.ShapeDtypeStruct((2, *data.x_train.shape[1:]), jnp.float32)
+    drawn: dict[str, Any] = {}
+    for arm in arms:
+        draw = lambda k, inputs, initializer=arm.initializer: model.init(initializer, k, inputs)  # noqa: E731
+        drawn[arm.label] = jax.eval_shape(draw, key, x)
+    first = arms[0].label
+    for name, variables in drawn.items():
+        if variables != drawn[first]:
+            rule = f"initializers of one model, but {name!r} and {first!r} give other parameters"
+            raise checks.bad("compare", "initializers", rule, name, "Compare models by separate studies.")
+    outputs, _ = jax.eval_shape(lambda v, i: model.apply(v[0], v[1], i, False, None), drawn[first], x)
+    if work.name in ("cross_entropy", "mse") and outputs.shape != (2, data.outputs):
+        rule = f"one that returns {data.outputs} outputs an example for data {data.name!r}"
+        got = f"outputs of shape {outputs.shape} for 2 examples"
+        raise checks.bad("compare", "model", rule, got, f"Set the width of its last layer to {data.outputs}.")

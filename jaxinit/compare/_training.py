@@ -1,0 +1,127 @@
+"""The compiled programs of a study: steps, and figures of held-out data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from jaxinit.compare._task import Task
+from jaxinit.models import Model
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Programs:
+    """Plain functions of one (model, optimizer, task); the study compiles them, once each.
+
+    A run is a carry `(params, state, optimizer state, steps taken)`; learning rates, keys and data are data.
+    """
+
+    model: Model
+    optimizer: Callable[[Any], Any]
+    task: Task
+
+    def start(self, params: Any, state: Any, rate: Any) -> Any:
+        """The carry before the first step."""
+        with jax.numpy_dtype_promotion("standard"):
+            carry = (params, state, self.optimizer(rate).init(params), jnp.int32(0))
+        return jax.tree.map(_strong, carry)
+
+    def advance(self, carry: Any, rate: Any, key: Any, x: Any, y: Any, order: Any, count: Any) -> Any:
+        """Take `count` steps, step k on the examples `order[k]`, and return carry and losses.
+
+        Args:
+            carry: of the run.
+            rate: the learning rate, a scalar.
+            key: noise of step t (dropout) is drawn from fold_in(key, t).
+            x, y: all training examples.
+            order: `(most steps, batch)` indices of examples.
+            count: how many of these steps to take; the losses of the others are nan.
+        """
+        with jax.numpy_dtype_promotion("standard"):
+            optimizer = self.optimizer(rate)
+
+        def loss(params: Any, state: Any, batch: Any, targets: Any, noise: Any) -> Any:
+            outputs, state = self.model.apply(params, state, batch, True, noise)
+            return jnp.mean(self.task.losses(outputs, targets)), state
+
+        def step(k: Any, loop: Any) -> Any:
+            (params, state, memory, taken), losses = loop
+            noise = jax.random.fold_in(key, taken)
+            batch, targets = x[order[k]], y[order[k]]
+            with jax.numpy_dtype_promotion("standard"):
+                (value, state), gradient = jax.value_and_grad(loss, has_aux=True)(
+                    params, state, batch, targets, noise
+                )
+                updates, memory = optimizer.update(gradient, memory, params)
+                params = optax.apply_updates(params, updates)
+            after = jax.tree.map(_like, (params, state, memory, taken + 1), loop[0])
+            return after, losses.at[k].set(value.astype(losses.dtype))
+
+        return lax.fori_loop(0, count, step, (carry, jnp.full(order.shape[0], jnp.nan, jnp.float32)))
+
+    def evaluate(self, carry: Any, x: Any, y: Any, weight: Any) -> Any:
+        """Mean loss and accuracy over batches `x[n]`, `y[n]`; `weight[n]` is 0 for padding, else 1."""
+        params, state = carry[:2]
+
+        def figures(batch: Any) -> Any:
+            examples, targets, counts = batch
+            with jax.numpy_dtype_promotion("standard"):
+                outputs, _ = self.model.apply(params, state, examples, False, None)
+                loss, correct = self.task.figures(outputs, targets)
+            # where, not a product: what a padding row yields must not count, whatever it is
+            return tuple(jnp.sum(jnp.where(counts > 0, f.astype(jnp.float32), 0.0)) for f in (loss, correct))
+
+        loss, correct = lax.map(figures, (x, y, weight))
+        return loss.sum() / weight.sum(), correct.sum() / weight.sum()
+
+
+def _strong(leaf: Any) -> Any:
+    """The same array without weak type, so that the first call compiles for all."""
+    leaf = jnp.asarray(leaf)
+    return (
+        leaf
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
+        else lax.convert_element_type(leaf, leaf.dtype)
+    )
+
+
+def _like(new: Any, old: Any) -> Any:
+    return new if jnp.issubdtype(old.dtype, jax.dtypes.extended) else jnp.asarray(new).astype(old.dtype)
+
+
+def epochs(key: Any, examples: int, batch_size: int, steps: int) -> np.ndarray:
+    """`(steps, batch_size)` indices: each epoch is a permutation of all examples, cut into whole batches.
+
+    Epoch e is permuted by fold_in(key, e), so a longer run begins like a shorter one.
+    """
+    per_epoch = examples // batch_size
+    count = -(-steps // per_epoch)
+    orders = [
+        np.asarray(_permutation(jax.random.fold_in(key, epoch), examples))[: per_epoch * batch_size]
+        for epoch in range(count)
+    ]
+    return np.concatenate(orders).reshape(-1, batch_size)[:steps].astype(np.int32)
+
+
+def _permutation(key: Any, examples: int) -> Any:
+    return jax.random.permutation(key, examples)
+
+
+def batches(x: np.ndarray, y: np.ndarray, count: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`count` batches of `size` examples; what is missing is filled with the first example, at weight 0."""
+    index = np.arange(count * size)
+    weight = (index < len(x)).astype(np.float32)
+    index = np.where(index < len(x), index, 0)
+    shape = (count, size)
+    return (
+        x[index].reshape(*shape, *x.shape[1:]),
+        y[index].reshape(*shape, *y.shape[1:]),
+        weight.reshape(shape),
+    )

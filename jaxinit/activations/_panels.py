@@ -25,46 +25,91 @@ _t, _w = np.polynomial.legendre.leggauss(_ORDER)
 _PROJECT = ((np.arange(_ORDER) + 0.5)[:, None] * np.polynomial.legendre.legvander(_t, _ORDER - 1).T) * _w
 #: values at Gauss nodes -> values at those of both halves, and at the very ends, where a kink could hide
 _HALVES = np.concatenate([(_t - 1.0) / 2.0, (_t + 1.0) / 2.0, [-1.0 + 1e-9, 1.0 - 1e-9]])
-_INTERPOLATE = np.polynomial.legendre.legvander(_HALVES, _ORDER - 1) @ _PROJECT
 
 
-def _resolved(values: np.ndarray, dense: np.ndarray, floor: float, typical: float) -> np.ndarray:
-    """Whether panels (rows) are resolved, from values at Gauss nodes and at those of both halves.
+def _resolved(
+    values: np.ndarray, places: np.ndarray, dense: np.ndarray, floor: float, typical: float
+) -> np.ndarray:
+    """Whether panels (rows) are resolved, from `values` at Gauss nodes and `dense` ones at `places` in (-1, 1).
 
     Rounding is measured against the panel's own size, or a tenth of the `typical` one where that is more:
     tanh' = 1 - tanh^2 is all noise where it has died out.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         scale = np.maximum(np.abs(values).max(axis=1), 0.1 * typical + 1e-30)
-        coefficients = np.abs(values @ _PROJECT.T)
+        projected = values @ _PROJECT.T
+        coefficients = np.abs(projected)
         tail = coefficients[:, 13:].max(axis=1)
         body = coefficients[:, 4:10].max(axis=1)
         small = np.maximum(floor * scale, np.minimum(1e-6 * scale, 1e-3 * body))
-        missed = np.abs(values @ _INTERPOLATE.T - dense).max(axis=1)
+        between = np.polynomial.legendre.legvander(places, _ORDER - 1) @ projected[:, :, None]
+        missed = np.abs(between[:, :, 0] - dense).max(axis=1)
         good = (tail <= small) & (missed <= np.maximum(30.0 * small, 3e3 * floor * scale))
     return good | ~np.isfinite(values).all(axis=1)  # an overflow shows in the integral, no panel mends it
 
 
+def _check(activation: Activation, panels: np.ndarray, places: np.ndarray, floor: float) -> np.ndarray:
+    """Whether phi and phi' are resolved on panels, shape (n, 2), checked at `places`, shape (n or 1, m)."""
+    typical = _typical(activation)
+    mid, half = panels.mean(axis=1)[:, None], 0.5 * np.diff(panels, axis=1)
+    both = evaluate(activation, np.concatenate([mid + half * _t, mid + half * places], axis=1))
+    good = np.ones(len(panels), dtype=bool)
+    for v, size in zip(both, typical, strict=True):
+        good &= _resolved(v[:, :_ORDER], places, v[:, _ORDER:], floor, size)
+    return good
+
+
+@functools.lru_cache(maxsize=512)
+def _typical(activation: Activation) -> tuple[float, float]:
+    """The largest sizes of phi and phi' within +-3."""
+    phi, slope = (np.abs(v) for v in evaluate(activation, np.linspace(-3.0, 3.0, 1001)))
+    return float(np.nanmax(phi)), float(np.nanmax(slope))
+
+
 def _bisect(activation: Activation, edges: np.ndarray, floor: float) -> np.ndarray:
     """Ends of panels, resolved or too narrow to divide: shape (panels, 2), ascending."""
-    typical = [float(np.nanmax(np.abs(v))) for v in evaluate(activation, np.linspace(-3.0, 3.0, 1001))]
     queue = np.stack([edges[:-1], edges[1:]], axis=1)
     done = []
     while len(queue):
-        mid, half = queue.mean(axis=1)[:, None], 0.5 * np.diff(queue, axis=1)
-        points = np.concatenate([mid + half * _t, mid + half * _HALVES], axis=1)
-        phi, slope = evaluate(activation, points)
-        good = _resolved(phi[:, :_ORDER], phi[:, _ORDER:], floor, typical[0])
-        good &= _resolved(slope[:, :_ORDER], slope[:, _ORDER:], floor, typical[1])
-        good |= 2.0 * half[:, 0] <= 1e-13 * np.maximum(1.0, np.abs(mid[:, 0]))
+        mid = queue.mean(axis=1)
+        good = _check(activation, queue, _HALVES[None, :], floor)
+        good |= np.diff(queue, axis=1)[:, 0] <= 1e-13 * np.maximum(1.0, np.abs(mid))
         if len(queue) > _MOST:
             good[:] = True
         done.append(queue[good])
         left, right = queue[~good].copy(), queue[~good].copy()
-        left[:, 1] = right[:, 0] = mid[~good, 0]
+        left[:, 1] = right[:, 0] = mid[~good]
         queue = np.concatenate([left, right])
     panels = np.concatenate(done)
     return panels[np.argsort(panels[:, 0])]
+
+
+def _merge(activation: Activation, panels: np.ndarray, kept: np.ndarray, floor: float) -> np.ndarray:
+    """Neighbouring panels made one where that is as good, but not across the places `kept`.
+
+    The wider panel must reproduce phi at the nodes of the two it replaces, so nothing once seen is lost.
+    """
+    idle = 0
+    for turn in range(64):
+        first = np.arange(turn % 2, len(panels) - 1, 2)
+        first = first[~np.isin(panels[first, 1], kept)]
+        good = np.zeros(0, dtype=bool)
+        if len(first):
+            a, b = panels[first], panels[first + 1]
+            both = np.stack([a[:, 0], b[:, 1]], axis=1)
+            nodes = np.concatenate(
+                [p.mean(axis=1)[:, None] + 0.5 * np.diff(p, axis=1) * _HALVES[None, :] for p in (a, b)],
+                axis=1,
+            )
+            places = 2.0 * (nodes - both[:, :1]) / np.diff(both, axis=1) - 1.0
+            good = _check(activation, both, places, floor)
+        idle = 0 if good.any() else idle + 1
+        if idle == 2:
+            break
+        if good.any():
+            panels[first[good], 1] = panels[first[good] + 1, 1]
+            panels = np.delete(panels, first[good] + 1, axis=0)
+    return panels
 
 
 def _start(radius: float) -> np.ndarray:
@@ -99,13 +144,13 @@ def _search(activation: Activation, radius: float) -> tuple[tuple[float, ...], n
                 finest = cluster[width[cluster] <= 1.5 * width[cluster].min()]
                 a, b = panels[finest[0], 0], panels[finest[-1], 1]
                 found.append(_snap(float(0.5 * (a + b)), float(4.0 * (b - a))))
-        if not found:
-            return (), np.append(panels[:, 0], panels[-1, 1])
     else:
         found = [k for k in activation.kink_points if edges[0] < k < edges[-1]]
-    near = np.asarray(found)
-    apart = np.abs(edges[:, None] - near[None, :]).min(axis=1) > 1e-6 if found else np.ones(len(edges), bool)
-    panels = _bisect(activation, np.sort(np.concatenate([edges[apart], near])), floor)
+    if found or activation.kink_points is not None:
+        near = np.asarray(found)
+        apart = (np.abs(edges[:, None] - near[None, :]) > 1e-6).all(axis=1)
+        panels = _bisect(activation, np.sort(np.concatenate([edges[apart], near])), floor)
+    panels = _merge(activation, panels, np.asarray(found), floor)
     return tuple(sorted(found)), np.append(panels[:, 0], panels[-1, 1])
 
 

@@ -72,7 +72,7 @@ def number(
 
     Raises TypeError for what is not a real scalar, ValueError for a value out of bounds or not finite.
     """
-    if isinstance(value, bool) or isinstance(value, (str, bytes)) or value is None:
+    if isinstance(value, (bool, str, bytes)) or value is None:
         raise wrong_type(where, argument, "a real number", value, way_out)
     if isinstance(value, jax.Array):
         real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
@@ -96,7 +96,9 @@ def number(
             rules.append(f"{words} {bound:g}")
             ok = ok and holds(bound)
     if not ok:
-        raise bad(where, argument, "a finite number" + (" " if rules else "") + " and ".join(rules), value, way_out)
+        raise bad(
+            where, argument, "a finite number" + (" " if rules else "") + " and ".join(rules), value, way_out
+        )
     return value if isinstance(value, jax.Array) else x
 
 
@@ -136,8 +138,10 @@ def seeds(where: str, argument: str, value: Any) -> np.ndarray:
         raise wrong_type(where, argument, "a count or a 1-D array of integers", value, way_out) from None
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         rule = "a count or a 1-D array of integers"
-        raise wrong_type(where, argument, rule, value, way_out) if array.size else bad(
-            where, argument, "not empty", value, way_out
+        raise (
+            wrong_type(where, argument, rule, value, way_out)
+            if array.size
+            else bad(where, argument, "not empty", value, way_out)
         )
     if array.size == 0:
         raise bad(where, argument, "not empty", value, way_out)

@@ -45,7 +45,9 @@ def _encode(value: Any, arrays: list[np.ndarray]) -> Any:
         arrays.append(value)
         return {"!": "array", "value": len(arrays) - 1}
     if dataclasses.is_dataclass(value) and type(value).__name__ in _registry:
-        inside = {f.name: _encode(getattr(value, f.name), arrays) for f in dataclasses.fields(value) if f.init}
+        inside = {
+            f.name: _encode(getattr(value, f.name), arrays) for f in dataclasses.fields(value) if f.init
+        }
         return {"!": type(value).__name__, "value": inside}
     if isinstance(value, dict):
         if not all(isinstance(k, str) for k in value):
@@ -84,7 +86,7 @@ def write(path: str | os.PathLike[str], value: Any) -> Path:
     header = {"format": FORMAT, "version": VERSION, "content": _encode(value, arrays)}
     buffer = io.BytesIO()
     text = np.frombuffer(json.dumps(header, allow_nan=False).encode(), dtype=np.uint8)
-    np.savez_compressed(buffer, header=text, **{f"a{i}": a for i, a in enumerate(arrays)})
+    np.savez_compressed(buffer, header=text, **{f"a{i}": a for i, a in enumerate(arrays)})  # type: ignore[arg-type]
     write_bytes(target, buffer.getvalue())
     return target
 
@@ -115,7 +117,9 @@ def read(path: str | os.PathLike[str]) -> Any:
     """
     source = Path(path)
     if not source.is_file():
-        raise FileNotFoundError(f"no record at {str(source)!r}: `jaxinit.load(path=...)` must name a saved record.")
+        raise FileNotFoundError(
+            f"no record at {str(source)!r}: `jaxinit.load(path=...)` must name a saved record."
+        )
     try:
         with np.load(source, allow_pickle=False) as archive:
             members = {name: archive[name] for name in archive.files}
@@ -139,4 +143,6 @@ def read(path: str | os.PathLike[str]) -> Any:
     try:
         return _decode(header["content"], members)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{str(source)!r} has a jaxinit header but its content does not fit: {error!r}.") from error
+        raise ValueError(
+            f"{str(source)!r} has a jaxinit header but its content does not fit: {error!r}."
+        ) from error

@@ -84,7 +84,7 @@ class Propagation(Record):
         if value is None:
             recorded = [n for n, _ in self.statistics()]
             raise KeyError(f"no statistic {name!r} was recorded. {checks.nearest(name, recorded)}")
-        return value  # type: ignore[no-any-return]
+        return value
 
     @property
     def count(self) -> int:
@@ -109,7 +109,11 @@ class Propagation(Record):
         for name, stat in self.statistics():
             axes = STATISTICS[name][1]
             for index in np.ndindex(stat.shape):
-                what = "" if len(axes) == 1 else (str(self.pairs[index[1]]) if axes[1] == "pair" else str(index[1]))
+                what = (
+                    ""
+                    if len(axes) == 1
+                    else (str(self.pairs[index[1]]) if axes[1] == "pair" else str(index[1]))
+                )
                 out.append(
                     {
                         "label": self.label, "source": self.source, "site": self.sites[index[0]],

@@ -20,16 +20,16 @@ def provenance() -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "unknown"
-    device = jax.devices()[0]
+    device, flags = jax.devices()[0], jax.config.values
     return {
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions,
         "python": platform.python_version(),
         "platform": device.platform,
         "device": device.device_kind,
         "device_count": jax.device_count(),
         "process_count": jax.process_count(),
-        "x64": bool(jax.config.read("jax_enable_x64")),
-        "matmul_precision": str(jax.config.read("jax_default_matmul_precision")),
-        "threefry_partitionable": bool(jax.config.read("jax_threefry_partitionable")),
+        "x64": bool(flags["jax_enable_x64"]),
+        "matmul_precision": str(flags["jax_default_matmul_precision"]),
+        "threefry_partitionable": bool(flags["jax_threefry_partitionable"]),
     }

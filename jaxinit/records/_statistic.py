@@ -17,8 +17,9 @@ class Statistic:
     """Mean over seeds with its standard error, extremes and count.
 
     `mean`, `stderr`, `min` and `max` share one shape, e.g. (sites, inputs). `count` is the number of seeds; a
-    theory's figure has count 0 and standard error 0. A single seed has standard error nan. `samples`, when
-    kept, has the seeds as its leading axis.
+    theory's figure has count 0 and standard error 0. A single seed has standard error nan. `defined` counts,
+    per entry, the seeds on which the figure exists (the correlation with a dead network's zero output does
+    not): mean, stderr, min and max are over those. `samples`, when kept, has the seeds as its leading axis.
     """
 
     mean: np.ndarray
@@ -26,22 +27,26 @@ class Statistic:
     count: int
     min: np.ndarray
     max: np.ndarray
+    defined: np.ndarray
     samples: np.ndarray | None = None
 
     @staticmethod
-    def from_moments(moments: Moments, samples: Any = None) -> Statistic:
+    def from_moments(moments: Moments, count: int, samples: Any = None) -> Statistic:
         kept = None if samples is None else np.asarray(samples)
-        return Statistic(moments.mean, moments.stderr, moments.count, moments.min, moments.max, kept)
+        return Statistic(
+            moments.mean, moments.stderr, count, moments.min, moments.max, np.asarray(moments.count), kept
+        )
 
     @staticmethod
     def exact(value: Any) -> Statistic:
         """A theory's figure."""
-        return Statistic.from_moments(Moments.exact(value))
+        return Statistic.from_moments(Moments.exact(value), 0)
 
     @staticmethod
     def of(samples: Any, keep: bool = False) -> Statistic:
         """From samples whose leading axis counts the seeds."""
-        return Statistic.from_moments(Moments.of(samples), samples if keep else None)
+        x = np.asarray(samples)
+        return Statistic.from_moments(Moments.of(x), x.shape[0], x if keep else None)
 
     @property
     def shape(self) -> tuple[int, ...]:

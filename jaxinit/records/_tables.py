@@ -32,7 +32,12 @@ def format_figure(mean: float, stderr: float) -> str:
     """A mean with its standard error, `0.731 ± 0.004`; the mean alone where there is none."""
     if not math.isfinite(mean) or not math.isfinite(stderr) or stderr == 0.0:
         return f"{mean:.3g}"
-    return f"{mean:.3g} ± {stderr:.1g}"
+    if stderr < 1e-6 * abs(mean):
+        return f"{mean:.3g}"
+    decimals = max(0, -math.floor(math.log10(stderr))) if 1e-4 < abs(mean) < 1e5 else None
+    if decimals is None:
+        return f"{mean:.2e} ± {stderr:.0e}"
+    return f"{mean:.{decimals}f} ± {stderr:.{decimals}f}"
 
 
 def shown(sites: int, max_rows: int) -> np.ndarray:
@@ -48,13 +53,16 @@ def propagation_table(record: Propagation, max_rows: int) -> Table:
     columns: list[tuple[str, list[str]]] = []
     rows = shown(len(record.sites), max_rows)
 
-    for title, name in (("E[z²] typical", "log_second_moment"), ("E[(dL/dz)²] typical", "log_grad_second_moment")):
+    for title, name in (
+        ("⟨z²⟩ typical", "log_second_moment"),
+        ("⟨(dL/dz)²⟩ typical", "log_grad_second_moment"),
+    ):
         stat = getattr(record, name)
         if stat is not None:
             columns.append((title, [format_log(float(stat.mean[i].mean())) for i in rows]))
     for title, name in (
-        ("correlation", "correlation"),
-        ("grad correlation", "grad_correlation"),
+        ("corr.", "correlation"),
+        ("grad corr.", "grad_correlation"),
         ("dead", "dead_fraction"),
         ("‖dL/dW‖", "weight_grad_norm"),
     ):
@@ -64,9 +72,11 @@ def propagation_table(record: Propagation, max_rows: int) -> Table:
             if mean.ndim == 2:
                 mean, stderr = mean[:, 0], stderr[:, 0]
             columns.append((title, [format_figure(float(mean[i]), float(stderr[i])) for i in rows]))
-    table.add_column("site", justify="right" if all(s.isdigit() for s in record.sites) else "left", no_wrap=True)
+    table.add_column(
+        "site", justify="right" if all(s.isdigit() for s in record.sites) else "left", no_wrap=True
+    )
     for title, _ in columns:
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     for n, i in enumerate(rows):
         table.add_row(record.sites[i], *(cells[n] for _, cells in columns))
     return table

@@ -1,0 +1,119 @@
+"""Numbers with an exponent of their own, so that a product over 100,000 layers neither overflows nor
+underflows: value = mantissa * 2^exponent. Rescaling by powers of two is exact: it costs no digit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinit._core.moments import Moments
+from jaxinit._core.struct import leaf, record, static
+
+__all__ = ["ChunkMoments", "Scaled", "normalize", "pow2", "reduce"]
+
+_LN2 = float(np.log(2.0))
+
+
+@record
+class Scaled:
+    """value = mantissa * 2^exponent, elementwise; `exponent` int32, of the mantissa's shape.
+
+    With `log` the quantity spoken of is the natural logarithm of that value.
+    """
+
+    mantissa: Any
+    exponent: Any
+    log: bool = static(default=False)
+
+
+@record
+class ChunkMoments:
+    """Moments over one chunk of samples as the compiled program returns them.
+
+    The quantity is x * 2^exponent + offset ln 2, elementwise; count, mean, m2, min and max speak of x in the
+    program's precision, and `host` gives the moments of the quantity in float64.
+    """
+
+    count: Any = leaf()
+    mean: Any = leaf()
+    m2: Any = leaf()
+    min: Any = leaf()
+    max: Any = leaf()
+    exponent: Any = leaf()
+    offset: Any = leaf()
+
+    def host(self) -> Moments:
+        mean, m2, low, high = (
+            np.asarray(v, dtype=np.float64) for v in (self.mean, self.m2, self.min, self.max)
+        )
+        exponent, offset = np.asarray(self.exponent), np.asarray(self.offset) * _LN2
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            return Moments(
+                np.asarray(self.count, dtype=np.int64),
+                np.ldexp(mean, exponent) + offset,
+                np.ldexp(m2, 2 * exponent),
+                np.ldexp(low, exponent) + offset,
+                np.ldexp(high, exponent) + offset,
+            )
+
+
+def pow2(exponent: jax.Array, dtype: Any) -> jax.Array:
+    """2^exponent, exact; 0 or inf beyond the range of `dtype`."""
+    return jnp.ldexp(jnp.ones((), dtype), exponent)
+
+
+def exponent_of(x: jax.Array, axis: int) -> jax.Array:
+    """The power of two at or just above the largest magnitude along `axis`; 0 if that is 0 or not finite."""
+    top = jnp.max(jnp.abs(x), axis=axis)
+    _, e = jnp.frexp(jnp.where(jnp.isfinite(top) & (top > 0), top, jnp.ones_like(top)))
+    return e.astype(jnp.int32)
+
+
+def normalize(x: jax.Array, exponent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Rows of x * 2^exponent with their largest entry in [1/2, 1): the rows and their exponents, exact.
+
+    `x`: (rows, n); `exponent`: (rows,). Rows that are 0 keep the exponent.
+    """
+    shift = exponent_of(x, axis=-1)
+    return x * pow2(-shift, x.dtype)[..., None], exponent + shift
+
+
+def _moments(x: jax.Array, exponent: jax.Array, offset: jax.Array) -> ChunkMoments:
+    defined = ~jnp.isnan(x)
+    count = jnp.sum(defined, axis=0, dtype=jnp.int32)
+    zero = jnp.zeros_like(x)
+    # Deviations from the first sample, so that m2 does not cancel when the mean is far from 0.
+    pivot = jnp.where(jnp.isfinite(x[0]), x[0], zero[0])
+    n = jnp.maximum(count, 1).astype(x.dtype)
+    shifted = jnp.where(defined, x - pivot, zero)
+    mean = jnp.sum(shifted, axis=0) / n
+    m2 = jnp.sum(jnp.where(defined, jnp.square(shifted - mean), zero), axis=0)
+    inf = jnp.full_like(x, jnp.inf)
+    low = jnp.min(jnp.where(defined, x, inf), axis=0)
+    high = jnp.max(jnp.where(defined, x, -inf), axis=0)
+    nan = jnp.full_like(mean, jnp.nan)
+    some = count > 0
+    mean, m2, low, high = (jnp.where(some, v, nan) for v in (mean + pivot, m2, low, high))
+    return ChunkMoments(count, mean, m2, low, high, exponent, offset)
+
+
+def reduce(samples: jax.Array | Scaled) -> ChunkMoments:
+    """Moments over the leading axis, inside the compiled program. nan means "undefined" and is not counted."""
+    if not isinstance(samples, Scaled):
+        zero = jnp.zeros(samples.shape[1:], jnp.int32)
+        return _moments(samples, zero, zero)
+    m, e = samples.mantissa, samples.exponent
+    present = jnp.isfinite(m) & (m != 0)
+    lowest = jnp.iinfo(jnp.int32).min
+    top = jnp.max(jnp.where(present, e, lowest), axis=0)
+    top = jnp.where(top == lowest, 0, top)
+    zero = jnp.zeros_like(top)
+    if samples.log:
+        log = jnp.log(m) + (e - top).astype(m.dtype) * jnp.asarray(_LN2, m.dtype)
+        return _moments(log, zero, top)
+    shift = jnp.where(present, e - top, 0)
+    return _moments(m * pow2(shift, m.dtype), top, zero)

@@ -1,0 +1,52 @@
+"""A matrix of iid normal entries that is never formed.
+
+W (n_in, n_out), applied as x @ W, W_ij iid N(0, stddev^2). A network at initialization asks W for a few
+products only, and conditioning a Gaussian matrix on linear products leaves a Gaussian matrix, so the products
+can be drawn exactly:
+
+    forward    X = R Q (orthonormal rows Q);  G iid N(0, 1);   X W = stddev R G
+    backward   cotangents D = R_D Q_D, chosen by anything that saw W only through X W;  Gamma iid N(0, 1):
+               D W^T = stddev [ (D G^T) Q + R_D Gamma (I - Q^T Q) ]
+
+because W = stddev (Q^T G + (I - Q^T Q) G') with G' independent of everything seen. Exact in law, jointly with
+the forward pass, at any width; nothing is inverted, so equal or zero inputs are harmless.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxinit.implicit import _frames
+
+#: What the backward product needs of the forward one: (Q, G).
+Residual = tuple[jax.Array, jax.Array]
+
+
+def forward(key: jax.Array, x: jax.Array, n_out: int, stddev: Any) -> tuple[jax.Array, Residual]:
+    """x @ W for a fresh W: `x` (rows, n_in) -> (rows, n_out), and the residual for `backward`."""
+    q, r = _frames.orthonormalize(x)
+    g = jax.random.normal(key, (q.shape[0], n_out), x.dtype)
+    return _frames.combine(r * stddev, g), (q, g)
+
+
+def backward(key: jax.Array, residual: Residual, d: jax.Array, stddev: Any) -> jax.Array:
+    """d @ W.T for the W of `forward`, once: `d` (rows, n_out) -> (rows, n_in). `key` is another key."""
+    q, g = residual
+    q_d, r_d = _frames.orthonormalize(d)
+    fresh = jax.random.normal(key, (q_d.shape[0], q.shape[1]), d.dtype)
+    return stddev * (
+        _frames.combine(_frames.gram(d, g), q) + _frames.project_out(_frames.combine(r_d, fresh), q)
+    )
+
+
+def squared_norm(key: jax.Array, residual: Residual, n_out: int, stddev: Any) -> jax.Array:
+    """||W||_F^2 given the forward products: the known part, and a chi-square for the unknown one."""
+    q, g = residual
+    rank = jnp.sum(jnp.any(q != 0, axis=1)).astype(g.dtype)
+    known = jnp.sum(jnp.square(g) * jnp.any(q != 0, axis=1, keepdims=True))
+    freedom = (q.shape[1] - rank) * n_out
+    rest = jnp.where(freedom > 0, 2 * jax.random.gamma(key, jnp.maximum(freedom, 1) / 2, dtype=g.dtype), 0)
+    return jnp.square(stddev) * (known + rest)

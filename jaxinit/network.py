@@ -1,0 +1,137 @@
+"""The canonical networks: one description that theory predicts and simulation draws."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxinit import activations, initializers
+from jaxinit._core import checks
+from jaxinit._core.struct import leaf, record, static
+
+ENSEMBLES = ("gaussian", "orthogonal")
+
+
+@record
+class Network:
+    """A deep fully connected network at initialization.
+
+    z^1 = W^1 x + b^1,   z^l = W^l phi(z^(l-1)) + b^l  (l = 2 .. depth),   output f(x) = z^depth.
+
+    The weights are either given by their variance, Var(W_ij) = weight_variance / n_in, drawn from the
+    `ensemble` "gaussian" (iid normal) or "orthogonal" (Haar, scaled to that variance of the entries), or by an
+    `initializer` (a record, a name, or any function `(key, (n_in, n_out), dtype)`). Biases are iid
+    N(0, bias_variance).
+
+    Arguments:
+        depth: the number of weight layers L, at least 1.
+        width: units of every layer, or a sequence of `depth` widths n_1 .. n_L.
+        activation: name of the catalogue, a JAX callable, or an Activation.
+        weight_variance: sigma_w^2, at least 0; exclusive with `initializer`.
+        initializer: exclusive with `weight_variance`.
+        bias_variance: sigma_b^2, at least 0 (0: no biases).
+        ensemble: "gaussian" or "orthogonal", the law of weights given by `weight_variance`.
+        input_width: entries of x; `width` (its first entry) by default.
+
+    Raises:
+        ValueError, TypeError: an argument breaks its rule; the message names it.
+
+    `weight_variance` and `bias_variance` are numbers: networks that differ only in them share one compiled
+    program. With weight_variance = 2 and ReLU this is He initialization (He et al. 2015, eq. 10).
+
+    Example:
+        >>> import jaxinit as ji
+        >>> network = ji.Network(depth=30, width=256, activation="relu", weight_variance=2.0)
+        >>> network.widths[:3], network.input_width
+        ((256, 256, 256), 256)
+    """
+
+    depth: int = static()
+    width: int | tuple[int, ...] = static()
+    activation: Any = static()
+    weight_variance: Any = leaf(default=None)
+    initializer: Any = leaf(default=None)
+    bias_variance: Any = leaf(default=0.0)
+    ensemble: str = static(default="gaussian")
+    input_width: int | None = static(default=None)
+
+    def __init__(
+        self,
+        depth: int,
+        width: int | Sequence[int],
+        activation: str | Callable[..., Any],
+        weight_variance: Any = None,
+        initializer: Any = None,
+        bias_variance: Any = 0.0,
+        ensemble: str = "gaussian",
+        input_width: int | None = None,
+    ) -> None:
+        where = "Network"
+        depth = checks.integer(where, "depth", depth, at_least=1)
+        if isinstance(width, (Sequence, np.ndarray)) and not isinstance(width, str):
+            widths = tuple(checks.integer(where, "width", n, at_least=1) for n in width)
+            if len(widths) != depth:
+                raise checks.bad(where, "width", f"one integer or depth = {depth} integers", width)
+            width = widths[0] if len(set(widths)) == 1 else widths
+        else:
+            width = checks.integer(where, "width", width, at_least=1)
+        first = width if isinstance(width, int) else width[0]
+        input_width = (
+            first if input_width is None else checks.integer(where, "input_width", input_width, at_least=1)
+        )
+        if (weight_variance is None) == (initializer is None):
+            raise ValueError(
+                "`Network(...)` takes exactly one of weight_variance= (Var(W) = weight_variance / n_in) and "
+                f"initializer=, got weight_variance={weight_variance!r} and initializer={initializer!r}. For He "
+                "initialization pass weight_variance=2.0."
+            )
+        if weight_variance is not None:
+            weight_variance = checks.number(where, "weight_variance", weight_variance, at_least=0.0)
+        else:
+            initializer = initializers.get(initializer)
+        checks.choice(where, "ensemble", ensemble, ENSEMBLES)
+        if initializer is not None and ensemble != "gaussian":
+            raise checks.bad(
+                where, "ensemble", "left at its default when initializer= is given", ensemble,
+                "Pass initializer=ji.orthogonal(), or weight_variance= with ensemble='orthogonal'.",
+            )  # fmt: skip
+        values = {
+            "depth": depth,
+            "width": width,
+            "activation": activations.get(activation),
+            "weight_variance": weight_variance,
+            "initializer": initializer,
+            "bias_variance": checks.number(where, "bias_variance", bias_variance, at_least=0.0),
+            "ensemble": ensemble,
+            "input_width": input_width,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Units of layers 1 .. depth."""
+        return (self.width,) * self.depth if isinstance(self.width, int) else self.width
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """(n_in, n_out) of the weights of layers 1 .. depth."""
+        widths = (self.input_width or self.widths[0], *self.widths)
+        return tuple(itertools.pairwise(widths))
+
+    @property
+    def label(self) -> str:
+        """A short description, for legends and tables."""
+        if self.initializer is not None:
+            law = repr(self.initializer)
+        else:
+            law = f"{self.ensemble}, σw²={self.weight_variance:.4g}"
+        bias = "" if _is_zero(self.bias_variance) else f", σb²={self.bias_variance:.4g}"
+        return f"{self.activation.name} {law}{bias}"
+
+
+def _is_zero(x: Any) -> bool:
+    return isinstance(x, float) and x == 0.0

@@ -1,0 +1,115 @@
+"""One seed of a fully connected network: forward scan, backward scan, statistics on the spot."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxinit._core.scaled import exponent_of, normalize, pow2
+from jaxinit._core.struct import record, static
+from jaxinit.network import Network
+from jaxinit.simulate import _statistics as st
+from jaxinit.simulate._inputs import Inputs
+from jaxinit.simulate._signal import Nonlinearity
+from jaxinit.simulate._weights import LayerKeys, Weights
+
+
+@record
+class Dense:
+    """The program of one seed: `(key, (network, inputs)) -> statistics by name`, each with leading axis sites.
+
+    Everything here is static: networks that differ only in numbers share the compiled program.
+    """
+
+    weights: tuple[Weights, ...] = static()
+    nonlinearity: Nonlinearity = static()
+    biased: bool = static()
+    wanted: frozenset[str] = static()
+
+    def __call__(self, key: jax.Array, data: tuple[Network, Inputs]) -> dict[str, Any]:
+        network, inputs = data
+        input_key, loss_key, layers_key = jax.random.split(key, 3)
+        keys = LayerKeys.of(layers_key, len(self.weights))
+        h = inputs.draw(input_key)
+        h, exponent = normalize(h, jnp.zeros(h.shape[0], jnp.int32))
+        # The input is no activation: it counts as derivative 1 at layer 0.
+        signal = (h, exponent, jnp.ones_like(h))
+
+        forward, tapes, start = [], [], 0
+        runs = [(w, len(list(group))) for w, group in itertools.groupby(self.weights)]
+        for weights, count in runs:
+            step = self._forward_step(weights, network)
+            layers = jax.tree.map(lambda k, a=start, b=start + count: k[a:b], keys)
+            signal, (figures, tape) = _run(step, signal, layers)
+            forward.append(figures)
+            tapes.append((weights, layers, tape))
+            start += count
+        out = _concatenate(forward)
+        if not self.wanted & st.BACKWARD:
+            return out
+
+        rows, n_out = h.shape[0], self.weights[-1].shape[1]
+        r = jax.random.normal(loss_key, (n_out,), h.dtype) / jnp.sqrt(jnp.asarray(n_out, h.dtype))
+        gradient = normalize(jnp.tile(r[None, :], (rows, 1)), jnp.zeros(rows, jnp.int32))
+        backward: list[dict[str, Any]] = []
+        for weights, layers, tape in reversed(tapes):
+            step = self._backward_step(weights, network)
+            gradient, figures = _run(step, gradient, (layers, tape), reverse=True)
+            backward.insert(0, figures)
+        return {**out, **_concatenate(backward)}
+
+    def _forward_step(self, weights: Weights, network: Network) -> Any:
+        wanted = self.wanted
+
+        def step(signal: Any, keys: LayerKeys) -> Any:
+            h, exponent, slope_before = signal
+            y, residual = weights.forward(keys, h, network)
+            gram, gram_exponent = st.gram(h), exponent
+            if self.biased:
+                b = jax.random.normal(keys.bias, (y.shape[1],), y.dtype)
+                y, exponent = _add_bias(
+                    y, exponent, b * jnp.sqrt(jnp.asarray(network.bias_variance, y.dtype))
+                )
+            z, exponent = normalize(y, exponent)
+            value, value_exponent, slope = self.nonlinearity(z, exponent)
+            figures = st.forward(wanted, z, exponent, value, slope, self.nonlinearity.largest_slope)
+            tape = None
+            if wanted & st.BACKWARD:
+                norm = weights.squared_norm(keys, residual, network) if "update_ratio" in wanted else None
+                tape = (weights.kept(residual), slope_before, gram, gram_exponent, norm)
+            return (*normalize(value, value_exponent), slope), (figures, tape)
+
+        return step
+
+    def _backward_step(self, weights: Weights, network: Network) -> Any:
+        def step(gradient: Any, xs: Any) -> Any:
+            keys, (residual, slope_before, gram, gram_exponent, norm) = xs
+            d, exponent = gradient
+            figures = st.backward(self.wanted, d, exponent, gram, gram_exponent, norm)
+            before = weights.backward(keys, residual, d, network) * slope_before
+            return normalize(before, exponent), figures
+
+        return step
+
+
+def _run(step: Any, carry: Any, xs: Any, reverse: bool = False) -> tuple[Any, Any]:
+    """`lax.scan`, except that a single layer may change the width."""
+    if jax.tree.leaves(xs)[0].shape[0] > 1:
+        return jax.lax.scan(step, carry, xs, reverse=reverse)
+    carry, ys = step(carry, jax.tree.map(lambda v: v[0], xs))
+    return carry, jax.tree.map(lambda v: jnp.asarray(v)[None], ys)
+
+
+def _add_bias(y: jax.Array, exponent: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """y * 2^exponent + b, at the larger of the two scales, so that neither overflows."""
+    own = jnp.where(jnp.any(b != 0), exponent_of(b, axis=0), jnp.iinfo(jnp.int32).min // 2)
+    common = jnp.maximum(exponent, own)
+    scale = pow2(jnp.minimum(-common, 126), y.dtype)
+    return y * pow2(exponent - common, y.dtype)[:, None] + b[None, :] * scale[:, None], common
+
+
+def _concatenate(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    return jax.tree.map(lambda *v: jnp.concatenate(v), *parts)

@@ -1,0 +1,28 @@
+"""The inputs of a simulation: two random ones of stated length and angle, or given ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxinit._core.struct import leaf, record, static
+from jaxinit.implicit import _frames
+
+
+@record
+class Inputs:
+    """x = mix @ frame * sqrt(n), with a random orthonormal frame per seed; or `given` x for every seed."""
+
+    mix: Any = leaf()
+    given: Any = leaf()
+    shape: tuple[int, int] = static()
+
+    def draw(self, key: jax.Array) -> jax.Array:
+        """(inputs, n)."""
+        if self.given is not None:
+            return jnp.asarray(self.given)
+        frame, _ = _frames.orthonormalize(jax.random.normal(key, self.shape, jnp.float32))
+        root = jnp.sqrt(jnp.asarray(self.shape[1], jnp.float32))
+        return _frames.combine(jnp.asarray(self.mix, jnp.float32) * root, frame)

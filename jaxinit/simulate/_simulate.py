@@ -1,0 +1,217 @@
+"""The entry point: a network, seeds, and what to record, to a Propagation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinit import ensemble
+from jaxinit._core import checks
+from jaxinit.network import Network
+from jaxinit.records import STATISTICS, Propagation, Statistic, provenance
+from jaxinit.simulate import _statistics as st
+from jaxinit.simulate._dense import Dense
+from jaxinit.simulate._inputs import Inputs
+from jaxinit.simulate._signal import Nonlinearity
+from jaxinit.simulate._weights import IMPLICIT_LAWS, Weights, law_of
+
+SAMPLERS = ("auto", "implicit", "materialized")
+
+#: A materialized network keeps its weights for the backward pass up to this many bytes, else draws them twice.
+_STORE_BYTES = 1 << 30
+#: Bytes that the seeds computed together may keep.
+_BATCH_BYTES = 1 << 30
+#: Numbers per layer and batch at which a core's cache is well filled.
+_BATCH_NUMBERS = 1 << 15
+
+
+def simulate(
+    network: Network,
+    seeds: Any,
+    *,
+    q: float = 1.0,
+    correlation: float = 0.5,
+    x: Any = None,
+    sampler: str = "auto",
+    approximate: bool = False,
+    backward: bool = True,
+    record: Sequence[str] | None = None,
+    keep_seeds: bool = False,
+    root: int = 0,
+    batch: int | None = None,
+    chunk: int | None = None,
+    progress: bool | ensemble.Progress = False,
+) -> Propagation:
+    """Draw the network for every seed and measure its signal and its gradient, layer by layer.
+
+    Two inputs of mean square entry `q` and cosine `correlation` are sent through the network (or the given
+    `x`), and L = <r, f(x)>, r iid N(0, 1/n_out), is sent back. Statistics are those of `Propagation`: moments
+    over units per seed, then mean, standard error and extremes over seeds.
+
+    With the "implicit" sampler no weight matrix is formed: the products that the forward and the backward
+    pass ask of it are drawn exactly, jointly, at cost O(width) instead of O(width^2) a layer
+    (`jaxinit.implicit`). Depth is a scan, exponents are carried apart: neither depth 100,000 nor a signal of
+    1e-3000 overflows or underflows.
+
+    Arguments:
+        network: a `Network`.
+        seeds: a count, or distinct integers that name the networks; seed i is fold_in(key(root), i).
+        q, correlation: of the two inputs; unused when `x` is given.
+        x: (inputs, input_width), the same for every seed.
+        sampler: "implicit" (laws "gaussian" and "orthogonal"), "materialized" (any initializer), or "auto":
+            implicit where it is exact and cheaper, materialized otherwise; `config["sampler"]` says which.
+        approximate: let "implicit" and "auto" treat other iid laws (uniform, truncated normal) as Gaussian of
+            the same variance: their statistics agree to O(1/width).
+        backward: also measure gradients.
+        record: names of the statistics to record (see `jaxinit.records.STATISTICS`); by default all but
+            "update_ratio", whose chi-square doubles the time to compile.
+        keep_seeds: keep each statistic's `samples`, seeds first.
+        root: seed of the root key.
+        batch: seeds computed together; chosen from the width by default.
+        chunk: seeds a compiled call, between which progress is reported; chosen from memory by default.
+        progress: True for a bar on stderr, or a function of (done, total).
+
+    Returns:
+        A Propagation with sites "1" .. "depth" and source "simulation". Statistics at the last site, the
+        output, treat it as a pre-activation like the others.
+
+    Raises:
+        ValueError, TypeError: an argument breaks its rule, before anything is compiled.
+
+    Example:
+        >>> import jaxinit as ji
+        >>> he = ji.simulate(ji.Network(50, 512, "relu", weight_variance=2.0), seeds=64)
+        >>> xavier = ji.simulate(ji.Network(50, 512, "relu", weight_variance=1.0), seeds=64)
+        >>> round(float((he.log_second_moment.mean - xavier.log_second_moment.mean)[49, 0] / 50), 2)  # log 2
+        0.69
+    """
+    where = "simulate"
+    if not isinstance(network, Network):
+        raise checks.wrong_type(
+            where, "network", "a jaxinit.Network", network, "For a Flax model use `probe`."
+        )
+    seed_array = checks.seeds(where, "seeds", seeds)
+    checks.choice(where, "sampler", sampler, SAMPLERS)
+    wanted = _wanted(record, backward)
+    inputs = _inputs(network, q, correlation, x)
+    rows = inputs.shape[0]
+    weights = tuple(_weights(network, shape, sampler, approximate, rows) for shape in network.shapes)
+    program = Dense(weights, Nonlinearity.of(network.activation), not _is_zero(network.bias_variance), wanted)
+    batch = _batch(weights, rows) if batch is None else checks.integer(where, "batch", batch, at_least=1)
+    chunk = (
+        _chunk(len(weights), batch) if chunk is None else checks.integer(where, "chunk", chunk, at_least=1)
+    )
+    root = checks.integer(where, "root", root, at_least=0)
+
+    moments, samples = ensemble.run(
+        program, (network, inputs), seed_array,
+        root=root, batch=batch, chunk=chunk, keep=keep_seeds, progress=progress,
+    )  # fmt: skip
+    statistics: dict[str, Any] = {
+        name: Statistic.from_moments(m, len(seed_array), None if samples is None else samples[name])
+        for name, m in moments.items()
+    }
+    config = {
+        "label": network.label,
+        "network": repr(network),
+        "depth": network.depth,
+        "widths": list(network.widths),
+        "activation": network.activation.name,
+        "q": None if x is not None else float(q),
+        "correlation": None if x is not None else float(correlation),
+        "sampler": _describe(weights),
+        "approximate": bool(approximate),
+        "seeds": seed_array,
+        "root": root,
+        "batch": batch,
+        "chunk": chunk,
+        "loss": "<r, f(x)>, r iid N(0, 1/n_out)",
+    }
+    sites = tuple(str(l + 1) for l in range(network.depth))
+    return Propagation(
+        "simulation", sites, rows, st.pairs(rows), config=config, provenance=provenance(), **statistics
+    )
+
+
+def _wanted(record: Sequence[str] | None, backward: bool) -> frozenset[str]:
+    allowed = (st.FORWARD | st.BACKWARD) if backward else st.FORWARD
+    if record is None:
+        return allowed - {"update_ratio"}
+    if isinstance(record, str) or not all(isinstance(name, str) for name in record):
+        raise checks.wrong_type("simulate", "record", "a sequence of names of statistics", record)
+    for name in record:
+        if name not in STATISTICS:
+            raise checks.bad(
+                "simulate", "record", "names of statistics", name, checks.nearest(name, STATISTICS)
+            )
+        if name not in allowed:
+            raise checks.bad("simulate", "record", "names of forward statistics when backward=False", name)
+    if not record:
+        raise checks.bad("simulate", "record", "at least one statistic", record)
+    return frozenset(record)
+
+
+def _inputs(network: Network, q: float, correlation: float, x: Any) -> Inputs:
+    where, n = "simulate", network.shapes[0][0]
+    if x is not None:
+        array = np.asarray(x)
+        if array.ndim != 2 or array.shape[1] != n or array.shape[0] < 1:
+            raise checks.bad(
+                where, "x", f"of shape (inputs, input_width) with input_width = {n}", array.shape,
+                "Set Network(input_width=...) to the length of your inputs.",
+            )  # fmt: skip
+        if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+            raise checks.wrong_type(where, "x", "an array of real numbers", array.dtype)
+        if not np.all(np.isfinite(array)):
+            raise checks.bad(where, "x", "finite", "an array with nan or infinite entries")
+        return Inputs(None, jnp.asarray(array, jnp.float32), (array.shape[0], n))
+    q = checks.number(where, "q", q, at_least=0.0)
+    c = checks.number(where, "correlation", correlation, at_least=-1.0, at_most=1.0)
+    if n < 2 and abs(c) < 1:
+        raise checks.bad(
+            where, "correlation", "1 or -1 for a network of input_width 1", correlation,
+            "Two inputs of another angle need input_width of at least 2.",
+        )  # fmt: skip
+    mix = np.sqrt(q) * np.asarray([[1.0, 0.0], [c, math.sqrt((1 - c) * (1 + c))]])
+    return Inputs(mix.astype(np.float32), None, (2, n))
+
+
+def _weights(network: Network, shape: tuple[int, int], sampler: str, approximate: bool, rows: int) -> Weights:
+    law, _ = law_of(network, shape)
+    if approximate and law == "iid":
+        law = "gaussian"
+    if sampler == "implicit" and law not in IMPLICIT_LAWS:
+        raise checks.bad(
+            "simulate", "sampler", "'materialized' or 'auto' for a law that is neither normal nor orthogonal", sampler,
+            f"{network.initializer!r} draws {law!r} entries: pass distribution='normal' to it, or "
+            "approximate=True to treat iid entries as normal (exact to O(1/width)).",
+        )  # fmt: skip
+    if sampler == "auto":
+        sampler = "implicit" if law in IMPLICIT_LAWS and 4 * rows <= min(shape) else "materialized"
+    store = sampler == "implicit" or 4 * sum(a * b for a, b in network.shapes) <= _STORE_BYTES
+    return Weights(sampler, law, shape, store)
+
+
+def _batch(weights: tuple[Weights, ...], rows: int) -> int:
+    if any(w.sampler == "materialized" for w in weights):
+        return 1
+    widest = max(max(w.shape) for w in weights)
+    kept = sum(w.bytes_kept(rows) + 4 * rows * w.shape[0] for w in weights)
+    return max(1, min(_BATCH_NUMBERS // (rows * widest), _BATCH_BYTES // kept, 64))
+
+
+def _chunk(depth: int, batch: int) -> int:
+    return max(batch, (1 << 19) // max(depth, 512) // batch * batch)
+
+
+def _describe(weights: tuple[Weights, ...]) -> str:
+    kinds = [f"{w.sampler} ({w.law})" for w in weights]
+    return kinds[0] if len(set(kinds)) == 1 else ", ".join(kinds)
+
+
+def _is_zero(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value == 0

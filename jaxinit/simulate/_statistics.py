@@ -1,0 +1,124 @@
+"""The statistics of one site, from its signal or its gradient; the definitions are in `jaxinit.records`.
+
+Signals are (inputs, units) with one exponent an input: the signal is z * 2^exponent.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinit._core.scaled import Scaled, pow2
+
+FORWARD = frozenset(
+    {
+        "second_moment", "log_second_moment", "mean", "kurtosis", "correlation", "one_minus_correlation",
+        "dead_fraction", "saturated_fraction", "zero_fraction",
+    }
+)  # fmt: skip
+BACKWARD = frozenset(
+    {"grad_second_moment", "log_grad_second_moment", "grad_correlation", "weight_grad_norm", "update_ratio"}
+)
+
+#: A unit is saturated when |phi'| is below this share of its maximum.
+SATURATED = 1e-2
+
+
+def pairs(inputs: int) -> tuple[tuple[int, int], ...]:
+    """The pairs (a, b), a < b, that correlations speak of."""
+    return tuple(itertools.combinations(range(inputs), 2))
+
+
+def gram(x: jax.Array) -> jax.Array:
+    """Inner products of the rows, in full precision."""
+    return jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST)
+
+
+def _mean_square(x: jax.Array, exponent: jax.Array) -> Scaled:
+    return Scaled(jnp.mean(jnp.square(x), axis=1), 2 * exponent)
+
+
+def _log(value: Scaled) -> Scaled:
+    return Scaled(value.mantissa, value.exponent, log=True)
+
+
+def _directions(x: jax.Array) -> jax.Array:
+    """Rows of unit length; nan for a zero row, which has no direction."""
+    return x / jnp.sqrt(jnp.sum(jnp.square(x), axis=1, keepdims=True))
+
+
+def _pairs_of(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    index = np.asarray(pairs(x.shape[0]), dtype=np.int32).reshape(-1, 2)
+    u = _directions(x)
+    return u[index[:, 0]], u[index[:, 1]]
+
+
+def forward(
+    wanted: frozenset[str],
+    z: jax.Array,
+    exponent: jax.Array,
+    value: jax.Array,
+    slope: jax.Array,
+    largest: float,
+) -> dict[str, Any]:
+    """Statistics of the pre-activation z * 2^exponent, with phi (up to scale) and phi' there."""
+    out: dict[str, Any] = {}
+    square = _mean_square(z, exponent)
+    out["second_moment"] = square
+    out["log_second_moment"] = _log(square)
+    if wanted & {"mean", "kurtosis"}:
+        mean = jnp.mean(z, axis=1)
+        out["mean"] = Scaled(mean, exponent)
+        if "kurtosis" in wanted:
+            central = jnp.square(z - mean[:, None])
+            out["kurtosis"] = (
+                jnp.mean(jnp.square(central), axis=1) / jnp.square(jnp.mean(central, axis=1)) - 3
+            )
+    if wanted & {"correlation", "one_minus_correlation"}:
+        a, b = _pairs_of(z)
+        out["correlation"] = jnp.sum(a * b, axis=1)
+        half = jnp.sum(jnp.square(a - b), axis=1) / 2
+        out["one_minus_correlation"] = Scaled(half, jnp.zeros(half.shape, jnp.int32))
+    if "dead_fraction" in wanted:
+        out["dead_fraction"] = jnp.mean(jnp.all(slope == 0, axis=0).astype(z.dtype))
+    if "saturated_fraction" in wanted:
+        out["saturated_fraction"] = jnp.mean((jnp.abs(slope) < SATURATED * largest).astype(z.dtype))
+    if "zero_fraction" in wanted:
+        out["zero_fraction"] = jnp.mean((value == 0).astype(z.dtype))
+    return {name: out[name] for name in out if name in wanted}
+
+
+def backward(
+    wanted: frozenset[str],
+    d: jax.Array,
+    exponent: jax.Array,
+    gram_before: jax.Array,
+    gram_exponent: jax.Array,
+    squared_norm: jax.Array | None,
+) -> dict[str, Any]:
+    """Statistics of the gradient d * 2^exponent, and of dL/dW = sum_a h_a d_a^T of the layer.
+
+    `gram_before`: inner products of the layer's inputs h, whose exponents are `gram_exponent`.
+    """
+    out: dict[str, Any] = {}
+    square = _mean_square(d, exponent)
+    out["grad_second_moment"] = square
+    out["log_grad_second_moment"] = _log(square)
+    if "grad_correlation" in wanted:
+        a, b = _pairs_of(d)
+        out["grad_correlation"] = jnp.sum(a * b, axis=1)
+    if wanted & {"weight_grad_norm", "update_ratio"}:
+        # ||dW||^2 = sum_ab <h_a, h_b> <d_a, d_b>, at the scale of the largest term.
+        each = gram_exponent + exponent
+        top = jnp.max(each)
+        weight = pow2(each - top, d.dtype)
+        inner = gram_before * gram(d) * (weight[:, None] * weight[None, :])
+        norm = jnp.sqrt(jnp.maximum(jnp.sum(inner), 0))
+        out["weight_grad_norm"] = Scaled(norm, top)
+        if squared_norm is not None:
+            out["update_ratio"] = Scaled(norm / jnp.sqrt(squared_norm), top)
+    return {name: out[name] for name in out if name in wanted}

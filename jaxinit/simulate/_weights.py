@@ -1,0 +1,112 @@
+"""One layer's weights, either never formed (implicit) or drawn (materialized), behind one interface."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxinit._core.struct import leaf, record, static
+from jaxinit.implicit import _frames, _gaussian, _haar
+from jaxinit.network import Network
+
+#: Laws that `implicit` draws exactly.
+IMPLICIT_LAWS = ("gaussian", "orthogonal")
+
+
+def law_of(network: Network, shape: tuple[int, int]) -> tuple[str, Any]:
+    """The law of the weights of a layer and its scale: (kind, stddev, or scale for "orthogonal")."""
+    n_in, n_out = shape
+    if network.initializer is None:
+        variance = network.weight_variance / n_in
+        if network.ensemble == "orthogonal":
+            return "orthogonal", jnp.sqrt(jnp.asarray(variance * max(n_in, n_out), jnp.float32))
+        return "gaussian", jnp.sqrt(jnp.asarray(variance, jnp.float32))
+    law = getattr(network.initializer, "law", lambda shape: None)(shape)
+    if law is None:
+        return "unknown", None
+    return law.kind, jnp.asarray(law.stddev, jnp.float32)
+
+
+@record
+class LayerKeys:
+    """The keys of one layer (or, stacked, of all), by purpose."""
+
+    forward: Any = leaf()
+    backward: Any = leaf()
+    bias: Any = leaf()
+    norm: Any = leaf()
+
+    @staticmethod
+    def of(root: jax.Array, depth: int) -> LayerKeys:
+        """Keys of the layers 0 .. depth - 1, stacked; a layer's keys do not depend on the depth."""
+        each = jax.vmap(lambda l: jax.random.split(jax.random.fold_in(root, l), 4))(jnp.arange(depth))
+        return LayerKeys(each[:, 0], each[:, 1], each[:, 2], each[:, 3])
+
+
+@record
+class Weights:
+    """How the products with one layer's matrix W (n_in, n_out) are drawn.
+
+    `sampler`: "implicit" or "materialized"; `law`: what `law_of` says; `store`: keep a materialized W for the
+    backward pass (else it is drawn again).
+    """
+
+    sampler: str = static()
+    law: str = static()
+    shape: tuple[int, int] = static()
+    store: bool = static(default=True)
+
+    def forward(self, keys: LayerKeys, x: jax.Array, network: Network) -> tuple[jax.Array, Any]:
+        """x @ W and what the other products need; `kept` says how much of it to store."""
+        n_out = self.shape[1]
+        if self.sampler == "materialized":
+            w = self._draw(keys.forward, network)
+            return jnp.matmul(x, w, precision=jax.lax.Precision.HIGHEST), w
+        scale = law_of(network, self.shape)[1]
+        if self.law == "orthogonal":
+            return _haar.forward(keys.forward, x, n_out, scale)
+        return _gaussian.forward(keys.forward, x, n_out, scale)
+
+    def kept(self, residual: Any) -> Any:
+        """The part of the residual that is stored for the backward pass."""
+        return None if self.sampler == "materialized" and not self.store else residual
+
+    def backward(self, keys: LayerKeys, residual: Any, d: jax.Array, network: Network) -> jax.Array:
+        """d @ W.T, with the keys given to `forward`."""
+        if self.sampler == "materialized":
+            w = residual if self.store else self._draw(keys.forward, network)
+            return jnp.matmul(d, w.T, precision=jax.lax.Precision.HIGHEST)
+        scale = law_of(network, self.shape)[1]
+        if self.law == "orthogonal":
+            return _haar.backward(keys.backward, residual, d, self.shape[0], scale)
+        return _gaussian.backward(keys.backward, residual, d, scale)
+
+    def squared_norm(self, keys: LayerKeys, residual: Any, network: Network) -> jax.Array:
+        """||W||_F^2 (for the Gaussian law: given the forward products)."""
+        if self.sampler == "materialized":
+            return jnp.sum(jnp.square(residual))
+        scale = law_of(network, self.shape)[1]
+        if self.law == "orthogonal":
+            return jnp.asarray(_haar.squared_norm(*self.shape, scale), jnp.float32)
+        return _gaussian.squared_norm(keys.norm, residual, self.shape[1], scale)
+
+    def _draw(self, key: jax.Array, network: Network) -> jax.Array:
+        n_in, n_out = self.shape
+        if network.initializer is not None:
+            return jnp.asarray(network.initializer(key, self.shape, jnp.float32))
+        scale = law_of(network, self.shape)[1]
+        if self.law == "orthogonal":
+            m = max(n_in, n_out)
+            return scale * jax.random.orthogonal(key, m, dtype=jnp.float32)[:n_in, :n_out]
+        return scale * jax.random.normal(key, self.shape, jnp.float32)
+
+    def bytes_kept(self, inputs: int) -> int:
+        """Bytes that a layer keeps for the backward pass, per seed."""
+        n_in, n_out = self.shape
+        if self.sampler == "materialized":
+            return 4 * n_in * n_out if self.store else 0
+        rank = _frames.rank_bound(inputs, n_in)
+        wide = max(n_in, n_out)
+        return 4 * rank * (2 * wide if self.law == "orthogonal" else n_in + n_out)

@@ -37,15 +37,21 @@ def _limits(lines: Sequence[Series]) -> tuple[float, float]:
 
 
 def _not_finite(line: Series) -> str:
-    """What the line cannot show: `0 from 3`, `nan everywhere`; else the empty string."""
+    """What the line cannot show: `0 from 3`, `0 at 1 to 29`, `nan everywhere`; else the empty string."""
     signs = (
         (np.isneginf(line.centre), "0"),
         (np.isnan(line.centre), "nan"),
         (np.isposinf(line.centre), "inf"),
     )
     for found, word in signs:
+        if found.all():
+            return f"{word} everywhere"
         if found.any():
-            return f"{word} everywhere" if found.all() else f"{word} from {line.sites[int(np.argmax(found))]}"
+            at = np.flatnonzero(found)
+            first, last = line.sites[at[0]], line.sites[at[-1]]
+            if found[-1]:
+                return f"{word} from {first}"
+            return f"{word} at {first}" + (f" to {last}" if last != first else "")
     return ""
 
 

@@ -15,7 +15,7 @@ from jaxinit.plot._series import recorded
 from jaxinit.records import Convergence, Propagation, Record
 from jaxinit.records._codec import write_bytes
 from jaxinit.report import _html
-from jaxinit.report._tables import BY_DEPTH, Table, depth_table, from_rich, worst_table
+from jaxinit.report._tables import Table, depth_tables, from_rich, worst_table
 from jaxinit.report._verdict import RULE, Verdict, verdicts
 
 _PANELS = {
@@ -186,7 +186,7 @@ def report(
         )
     worst = worst_table(spread)
     tables = [from_rich(record.table()) for record in others.values()]
-    tables += [t for name in BY_DEPTH if (t := depth_table(spread, name)) is not None]
+    tables += depth_tables(spread)
     heading = title or ("Signal propagation: " if spread else "") + ", ".join(named)
     created = max((str(getattr(r, "provenance", {}).get("created", "")) for r in named.values()), default="")
     subtitle = f"jaxinit report of {len(named)} record{'s' * (len(named) > 1)}" + (

@@ -22,7 +22,7 @@ class Table:
     note: str = ""
 
 
-BY_DEPTH = {
+_BY_DEPTH = {
     "log_second_moment": "Signal by layer: typical ⟨z²⟩",
     "log_grad_second_moment": "Gradient by layer: typical ⟨(∂L/∂z)²⟩",
 }
@@ -54,7 +54,13 @@ def depth_table(records: Mapping[str, Propagation], statistic: str, max_rows: in
     if len(rows) < len(sites):
         note += f"; {len(rows)} of {len(sites)} sites"
     first = "layer" if all(s.isdigit() for s in sites) else "site"
-    return Table(BY_DEPTH[statistic], (first, *chosen), tuple(rows), note)
+    return Table(_BY_DEPTH[statistic], (first, *chosen), tuple(rows), note)
+
+
+def depth_tables(records: Mapping[str, Propagation], max_rows: int = 16) -> list[Table]:
+    """Signal and gradient by layer, a column a record; empty where the records' sites differ."""
+    tables = (depth_table(records, statistic, max_rows) for statistic in _BY_DEPTH)
+    return [table for table in tables if table is not None]
 
 
 def _least(record: Propagation, statistic: str) -> str:

@@ -15,7 +15,9 @@ from jaxinit.report._tables import seeds_note
 #: What the words mean; printed under every list of verdicts.
 RULE = (
     f"Alive: neither the typical signal nor the gradient changes by more than 10^{DECADES:g} between the "
-    "first and the last layer. Vanishing, exploding: one of them does. Dead: one of them is exactly 0."
+    "first and the last layer. Vanishing, exploding: one of them does. Dead: one of them is exactly 0. "
+    "Typical: exp of the mean log over seeds. ±: one standard error. The factor a layer: a least-squares fit of "
+    "the mean log against depth."
 )
 
 
@@ -40,11 +42,20 @@ def _value(log_value: float, stderr: float) -> str:
     return f"{text} ± {100 * stderr:.2g} %"
 
 
+def with_error(value: float, error: float) -> str:
+    """A figure to the digits that its error leaves it: `0.487 ± 0.008`."""
+    if not 0 < error < math.inf:
+        return f"{value:.4g}"
+    places = -math.floor(math.log10(error))
+    if not 0 <= places <= 6:
+        return f"{value:.4g} ± {error:.1g}"
+    return f"{value:.{places}f} ± {error:.{places}f}"
+
+
 def _factor(r: Rate) -> str:
     if not math.isfinite(r.factor):
         return ""
-    error = f" ± {r.stderr:.1g}" if r.stderr > 0 else ""
-    return f"×{r.factor:.4g}{error} a layer"
+    return f"×{with_error(r.factor, r.stderr)} a layer"
 
 
 def _signal(record: Propagation, r: Rate) -> str:

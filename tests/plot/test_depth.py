@@ -62,7 +62,7 @@ def test_a_line_that_dies_midway_says_where(propagation):
     record.log_second_moment.mean[3:] = -np.inf
     record.log_grad_second_moment.mean[:2] = np.nan
     figure = plot.depth_profiles({"x": record})
-    assert figure.legends[0].get_texts()[0].get_text() == "x (signal 0 from 4; gradient nan from 1)"
+    assert figure.legends[0].get_texts()[0].get_text() == "x (signal 0 from 4; gradient nan at 1 to 2)"
 
 
 def test_a_flat_line_does_not_look_like_a_trend(propagation):

@@ -1,0 +1,97 @@
+"""The parser, and the door that errors leave by.
+
+Exit codes: 0 done; 2 the input does not fit (a bad option, a missing file, a value that breaks a rule); 1 any
+other failure; 130 interrupted. A caught error is one line on stderr; `--debug` shows the traceback instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from jaxinit import __version__
+from jaxinit.cli import _compare, _demo, _simulate
+from jaxinit.cli._output import Output
+
+COMMANDS = (_demo, _simulate, _compare)
+
+_EPILOG = """\
+examples:
+  jaxinit demo                                        the whole story in about two minutes
+  jaxinit simulate --depth 50 --init he,xavier        signal and gradient, layer by layer
+  jaxinit compare --data digits --init he,xavier      what the initializer does to training
+
+`jaxinit COMMAND --help` explains a command. Exit codes: 0 done, 2 bad input, 1 failure, 130 interrupted.
+"""
+
+
+def _common() -> argparse.ArgumentParser:
+    """The options of every command; made anew for each, since argparse shares defaults with its parents."""
+    common = argparse.ArgumentParser(add_help=False)
+    group = common.add_argument_group("output")
+    group.add_argument(
+        "--out", metavar="DIR", help="write records (.npz), figures (.png) and report.html into DIR"
+    )
+    group.add_argument(
+        "--json", action="store_true", help="print the results as one JSON document and nothing else"
+    )
+    group.add_argument(
+        "--quiet", action="store_true", help="print nothing but the path of the report, and errors"
+    )
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return common
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of `jaxinit`."""
+    top = argparse.ArgumentParser(
+        prog="jaxinit",
+        description="Will this network's signal survive initialization, and which initializer should I use?",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"jaxinit {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    for command in COMMANDS:
+        command.add(commands, _common())
+    return top
+
+
+def _one_line(error: BaseException) -> str:
+    """The message on one line; what JAX adds below the first paragraph is left to --debug."""
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return f"no such file: {error.filename!r}"
+    first = str(error).strip().split("\n\n")[0]
+    return " ".join(first.split()) or type(error).__name__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code. `argv` is `sys.argv[1:]` by default."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without ⟨z²⟩ shows ? and goes on
+    options = parser().parse_args(words)
+    out = Output(as_json=options.json, quiet=options.quiet, words=words)
+    try:
+        options.run(options, out)
+    except KeyboardInterrupt:
+        print("jaxinit: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `jaxinit ... | head` is no error
+        return 0
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        if options.debug:
+            raise
+        print(f"jaxinit: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if options.debug:
+            raise
+        name = type(error).__name__
+        print(f"jaxinit: failed: {name}: {_one_line(error)} (--debug shows where)", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,76 @@
+"""Options as values: numbers, lists, and initializers written as in Python."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from typing import Any
+
+
+def split(text: str) -> list[str]:
+    """Split at commas that stand outside brackets: `he,normal(stddev=0.1)` has two parts."""
+    parts, depth, start = [], 0, 0
+    for i, letter in enumerate(text):
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append(text[start:i])
+            start = i + 1
+    parts.append(text[start:])
+    return [part.strip() for part in parts]
+
+
+def numbers(text: str) -> list[float]:
+    """`0.01,0.1` as floats."""
+    try:
+        return [float(part) for part in split(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number or a list of numbers such as 0.01,0.1"
+        ) from None
+
+
+def seeds(text: str) -> Any:
+    """`16` (seeds 0 to 15) or `100,101,102` (these seeds)."""
+    try:
+        values = [int(part) for part in split(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a count such as 16 or a list such as 3,5,8"
+        ) from None
+    return values[0] if len(values) == 1 else values
+
+
+def initializer(text: str) -> Any:
+    """One initializer: a name ("he"), or a call of its factory with literal arguments ("normal(stddev=0.1)").
+
+    Nothing is evaluated but literals.
+    """
+    from jaxinit import initializers
+
+    if "(" not in text:
+        return initializers.get(text)
+    rule = f"--init {text!r}: write a name such as he, or a call such as normal(stddev=0.1)"
+    try:
+        call = ast.parse(text, mode="eval").body
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
+            raise ValueError(rule)
+        arguments = [ast.literal_eval(a) for a in call.args]
+        keywords = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError):
+        raise ValueError(rule) from None
+    name = call.func.id
+    factory = getattr(initializers, name, None)
+    if name in ("get", "names", "fans", "from_config") or name not in initializers.__all__ or factory is None:
+        initializers.get(name)  # an unknown name: the error lists the nearest
+        raise ValueError(f"{rule}; the aliases of names take no arguments, {name!r} is one")
+    return factory(*arguments, **keywords)
+
+
+def initializers(text: str) -> dict[str, Any]:
+    """`he,xavier,normal(stddev=0.1)` as label -> initializer."""
+    out: dict[str, Any] = {}
+    for part in split(text):
+        if part in out:
+            raise ValueError(f"--init names {part!r} twice: each initializer once")
+        out[part] = initializer(part)
+    return out

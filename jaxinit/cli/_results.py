@@ -1,0 +1,113 @@
+"""Records to the terminal, to JSON and to a folder; shared by the commands."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxinit.cli._output import Output
+    from jaxinit.records import Convergence, Propagation
+
+
+def rich_table(content: Any) -> Any:
+    """A plain table of `jaxinit.report` as a rich one."""
+    from rich.table import Table
+
+    table = Table(title=content.title or None, title_justify="left", caption=content.note or None)
+    table.caption_justify = "left"
+    for i, header in enumerate(content.headers):
+        table.add_column(header, justify="right" if i or header == "layer" else "left")
+    for row in content.rows:
+        table.add_row(*row)
+    return table
+
+
+def show_depth(out: Output, records: dict[str, Propagation], max_rows: int = 16) -> None:
+    """Signal, then gradient, by layer across the records; each record by itself where sites differ."""
+    from jaxinit.report import depth_tables
+
+    tables = depth_tables(records, max_rows)
+    for table in tables:
+        out.say(rich_table(table))
+    if not tables:
+        for record in records.values():
+            out.say(record.table())
+
+
+def show_verdicts(out: Output, records: dict[str, Any]) -> list[dict[str, str]]:
+    """Print a sentence a network; return them for JSON."""
+    from rich.text import Text
+
+    from jaxinit.report import RULE, verdicts
+
+    found = verdicts(records)
+    tones = {"alive": "bold green", "": "bold"}
+    for v in found:
+        text = Text(f"{v.label}: ", style="bold")
+        if v.word:
+            text.append(f"{v.word}. ", style=tones.get(v.word, "bold red"))
+        text.append(v.text[:1].upper() + v.text[1:] + ".", style="not bold")
+        out.say(text, soft_wrap=not sys.stdout.isatty())
+    if any(v.word for v in found):
+        out.say(Text(RULE, style="dim"), soft_wrap=not sys.stdout.isatty())
+    return [{"label": v.label, "word": v.word, "text": v.text} for v in found]
+
+
+def propagation_json(record: Propagation) -> dict[str, Any]:
+    """A Propagation as plain values."""
+    statistics = {
+        name: {"mean": s.mean, "stderr": s.stderr, "min": s.min, "max": s.max}
+        for name, s in record.statistics()
+    }
+    return {
+        "source": record.source, "sites": record.sites, "seeds": record.count, "statistics": statistics,
+        "config": record.config, "provenance": record.provenance,
+    }  # fmt: skip
+
+
+def convergence_json(record: Convergence) -> dict[str, Any]:
+    """A Convergence as plain values: every run's outcome, and the summary over seeds."""
+    best = record.learning_rates[record.best_rate()]
+    summary = {
+        name: {"learning_rate": float(best[i]), "median": e.value, "low": e.low, "high": e.high}
+        for i, (name, e) in enumerate(record.summary().items())
+    }
+    return {
+        "measure": f"test_{record.measure}", "summary": summary, "runs": record.rows(),
+        "config": record.config, "provenance": record.provenance,
+    }  # fmt: skip
+
+
+def file_name(label: str) -> str:
+    """A label as a portable file name."""
+    name = label.replace("√", "sqrt").replace("×", "x")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "record"
+
+
+def write(folder: str, records: dict[str, Any], *, title: str, rerun: str) -> tuple[Path, list[Path]]:
+    """Save every record, the figures and the report; returns the report's path and all paths."""
+    from jaxinit import plot
+    from jaxinit.records import Propagation
+    from jaxinit.report import report
+
+    target = Path(folder)
+    paths = []
+    taken: set[str] = set()
+    for label, record in records.items():
+        name, n = file_name(label), 1
+        while name in taken:
+            n += 1
+            name = f"{file_name(label)}-{n}"
+        taken.add(name)
+        paths.append(record.save(target / f"{name}.npz"))
+    spread = {label: r for label, r in records.items() if isinstance(r, Propagation)}
+    if spread:
+        paths.append(plot.save(plot.depth_profiles(spread), target / "profiles.png"))
+    for label, record in records.items():
+        if label not in spread:
+            paths.append(plot.save(plot.figure(record), target / f"{file_name(label)}.png"))
+    page = report(records, target / "report.html", title=title, rerun=rerun)
+    return page, [*paths, page]

@@ -1,0 +1,246 @@
+"""The command line as a user meets it: quick help, whole output, one-line errors, exit codes."""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import jaxinit as ji
+from jaxinit import initializers
+from jaxinit.cli import _demo, _main, _results, main
+from jaxinit.cli._output import plain
+
+SIMULATE = ["simulate", "--depth", "4", "--width", "16", "--seeds", "4"]
+COMPARE = [
+    "compare",
+    "--depth",
+    "3",
+    "--width",
+    "8",
+    "--seeds",
+    "2",
+    "--steps",
+    "8",
+    "--learning-rates",
+    "0.01,0.1",
+]
+
+
+def run_python(code, **environment):
+    words = [sys.executable, "-c", code]
+    environment = {**os.environ, **environment}
+    return subprocess.run(words, capture_output=True, timeout=120, env=environment)
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["demo", "--help"], ["simulate", "--help"], ["compare", "--help"]]
+)
+def test_help_is_quick_and_shows_an_example(words):
+    code = f"""
+import sys
+from jaxinit.cli import main
+try:
+    main({words!r})
+except SystemExit as end:
+    assert end.code == 0
+heavy = {{"jax", "numpy", "matplotlib", "flax", "optax", "rich"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = run_python(code)
+        seconds.append(time.perf_counter() - began)
+        assert done.returncode == 0, done.stderr.decode()
+    assert "\n  jaxinit " in done.stdout.decode() and "example" in done.stdout.decode()
+    assert min(seconds) < 1.0
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0 and capsys.readouterr().out.strip() == f"jaxinit {ji.__version__}"
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """One run of `simulate` with all its output: stdout, stderr, folder."""
+    target = tmp_path_factory.mktemp("cli") / "new" / "run"
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        assert main([*SIMULATE, "--init", "zeros,normal(stddev=0.4)", "--out", str(target)]) == 0
+    return out.getvalue(), err.getvalue(), target
+
+
+def test_simulate_shows_layers_and_verdicts(simulated):
+    out, err, target = simulated
+    assert "layer" in out and "zeros: dead." in out and "normal(stddev=0.4): alive." in out
+    assert "simulate zeros:" in err and "\x1b" not in out + err
+    assert out.endswith(f"Report: {target / 'report.html'}\n")
+
+
+def test_out_holds_records_figures_and_a_report(simulated):
+    _, _, target = simulated
+    names = sorted(p.name for p in target.iterdir())
+    assert names == ["normal-stddev-0.4.npz", "profiles.png", "report.html", "zeros.npz"]
+    network = ji.Network(4, 16, "relu", initializer=initializers.normal(0.4))
+    expected = ji.simulate(network, 4).log_second_moment.mean
+    np.testing.assert_array_equal(ji.load(target / names[0]).log_second_moment.mean, expected)
+    page = (target / "report.html").read_text(encoding="utf-8")
+    assert "jaxinit simulate --depth 4" in page and "normal(stddev=0.4)" in page
+
+
+def test_json_is_the_whole_of_stdout_and_tells_what_the_api_tells(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*SIMULATE, "--weight-variance", "1,2", "--forward-only", "--json"]) == 0
+    assert not list(tmp_path.iterdir()), "nothing is written without --out"
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["records"]) == ["σ²=1", "σ²=2"] and found["files"] == []
+    record = ji.simulate(ji.Network(4, 16, "relu", weight_variance=2.0), 4, backward=False)
+    told = found["records"]["σ²=2"]["statistics"]
+    assert "log_grad_second_moment" not in told
+    np.testing.assert_array_equal(told["log_second_moment"]["mean"], record.log_second_moment.mean)
+    np.testing.assert_array_equal(told["log_second_moment"]["stderr"], record.log_second_moment.stderr)
+
+
+def test_compare_trains_on_a_file_and_reports_quietly(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((200, 4)).astype(np.float32), np.tile([0, 1], 100)
+    np.savez(tmp_path / "d.npz", x_train=x[:150], y_train=y[:150], x_test=x[150:], y_test=y[150:])
+    target = tmp_path / "run"
+    words = [*COMPARE, "--data", str(tmp_path / "d.npz"), "--batch-size", "10"]
+    assert main([*words, "--init", "he,zeros", "--quiet", "--out", str(target)]) == 0
+    assert capsys.readouterr() == (f"{target / 'report.html'}\n", "")
+    assert {"training.npz", "training.png", "report.html"} == {p.name for p in target.iterdir()}
+    assert ji.load(target / "training.npz").test_accuracy.shape == (2, 2, 2)
+
+
+def test_a_comparison_as_json(synthetic):
+    record = synthetic.convergence(("xavier", "he"), diverge=(1, 0, 0))
+    told = json.loads(json.dumps(plain(_results.convergence_json(record)), allow_nan=False))
+    assert len(told["runs"]) == 2 * 2 * 3 and told["measure"] == "test_accuracy"
+    assert told["runs"][6]["test_loss"] == "inf" and told["runs"][6]["diverged_at"] == 20
+    best = record.summary()["he"]
+    assert told["summary"]["he"] == {
+        "learning_rate": 0.1,
+        "median": best.value,
+        "low": best.low,
+        "high": best.high,
+    }
+
+
+@pytest.mark.slow
+def test_demo_tells_the_whole_story(capsys, tmp_path, monkeypatch):
+    small = _demo.Size(depth=12, width=32, seeds=8, runs=1, steps=20, learning_rates=(0.01,))
+    monkeypatch.setattr(_demo, "QUICK", small)
+    assert main(["demo", "--quick", "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    words = {line.split(": ")[0]: line for line in out.splitlines() if ". Training: " in line}
+    assert list(words) == list(_demo.contestants())
+    assert "zeros: dead" in words["zeros"] and "random: vanishing" in words["random"]
+    assert "he: alive" in words["he"] and "orthogonal × √2: alive" in words["orthogonal × √2"]
+    rate = ji.load(tmp_path / "xavier.npz").log_second_moment.mean
+    assert rate[-1, 0] < -5  # about 11 halvings
+    assert all("a layer (8 seeds)" in line for name, line in words.items() if name != "zeros")
+    assert out.rstrip().endswith(str(tmp_path / "report.html"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([*SIMULATE, "--init", "xavir"], "xavier"),
+        (["simulate", "--depth", "0"], "depth"),
+        ([*SIMULATE[:5], "--seeds", "0"], "seeds"),
+        ([*SIMULATE, "--activation", "rellu"], "relu"),
+        ([*SIMULATE, "--weight-variance", "-1"], "weight_variance"),
+        ([*SIMULATE, "--sampler", "magic"], "'auto'"),
+        ([*COMPARE, "--data", "missing.npz"], "missing.npz"),
+        ([*COMPARE, "--optimizer", "adma"], "adam"),
+        ([*COMPARE, "--steps", "0"], "steps"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(words, message, capsys):
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if line.startswith("jaxinit: error: ")]
+    assert len(lines) == 1 and message in lines[0] and "Traceback" not in err and out == ""
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(ValueError, match=r"depth"):
+        main(["simulate", "--depth", "0", "--debug"])
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["simulat"], [*SIMULATE, "--init", "he", "--weight-variance", "2"], ["demo", "--x"]]
+)
+def test_bad_options_exit_2(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2 and "usage: jaxinit" in capsys.readouterr().err
+
+
+class Command:
+    """A command that does what a test tells it."""
+
+    def __init__(self, act):
+        self.act = act
+
+    def add(self, commands, common):
+        commands.add_parser("act", parents=[common]).set_defaults(run=lambda options, out: self.act(out))
+
+
+def raising(error):
+    def act(out):
+        raise error
+
+    return Command(act)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (RuntimeError("no\nmemory\n\nlong story"), 1, "failed: RuntimeError: no memory (--debug"),
+        (ImportError("figures need matplotlib"), 2, "error: figures need matplotlib"),
+        (FileNotFoundError(2, "No such file", "x.npz"), 2, "error: no such file: 'x.npz'"),
+    ],
+)
+def test_exit_codes(error, code, message, capsys, monkeypatch):
+    monkeypatch.setattr(_main, "COMMANDS", (raising(error),))
+    assert main(["act"]) == code
+    assert message in capsys.readouterr().err
+
+
+_ACT = """
+import sys
+from jaxinit.cli import _main
+class Command:
+    def add(self, commands, common):
+        commands.add_parser("act", parents=[common]).set_defaults(run=self.run)
+    def run(self, options, out):
+        for _ in range(20000):
+            out.say("⟨z²⟩")
+_main.COMMANDS = (Command(),)
+sys.exit(_main.main(["act"]))
+"""
+
+
+def test_a_terminal_without_these_letters_shows_something_else():
+    done = run_python(_ACT.replace("20000", "1"), PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and done.stdout.strip() == b"?z??"
+
+
+def test_a_reader_that_leaves_is_no_error():
+    command = [sys.executable, "-c", _ACT]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        error = process.stderr.read()
+        assert process.wait(timeout=60) == 0 and error == b""

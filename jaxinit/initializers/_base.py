@@ -66,7 +66,7 @@ def times(x: jax.Array, factor: Any) -> jax.Array:
     A compiler may rewrite `(x * a) * b` as `x * (a * b)`, so that a draw would differ in its last bit between
     `jit` and eager execution. The clamp, which no finite number notices, stands between the two products.
     """
-    if isinstance(factor, (int, float)) and factor == 1.0:
+    if isinstance(factor, float) and factor == 1.0:
         return x
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         return jax.lax.complex(times(x.real, factor), times(x.imag, factor))
@@ -188,6 +188,7 @@ class Initializer:
     """
 
     any_dtype = False  # constants may also be integers
+    needs_key = True
 
     def __call__(
         self, key: Any, shape: Sequence[int], dtype: Any = None, out_sharding: Any = None
@@ -202,7 +203,7 @@ class Initializer:
             if not self.any_dtype:
                 _check_narrow(where, kind, self.law(dims))
             make = lambda k: self._sample(k, dims, kind, 1.0)  # noqa: E731
-        if not self.any_dtype:
+        if self.needs_key:
             key = _read_key(where, key)
         if out_sharding is None:
             return make(key)
@@ -224,6 +225,10 @@ class Initializer:
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         """Raise ValueError for a shape (without zeros) that this scheme has no meaning for."""
+
+    def _with_axes(self, **changes: Any) -> Initializer:
+        """The same scheme for other axes, see `_fans.axes`; for schemes that have fans."""
+        raise NotImplementedError
 
     def _name(self) -> str:
         return self._call()[0]

@@ -11,7 +11,20 @@ import jax
 import numpy as np
 
 from jaxinit._core import checks
-from jaxinit.initializers import _orthogonal, _scaling, _simple
+from jaxinit.initializers import (
+    _depth,
+    _fixed,
+    _gain,
+    _gates,
+    _mirrored,
+    _orthogonal,
+    _scaling,
+    _simple,
+    _sparse,
+    _structured,
+    _width,
+    _wrap,
+)  # fmt: skip
 from jaxinit.initializers._base import Initializer
 
 __all__ = ["from_config", "get", "names"]
@@ -31,6 +44,27 @@ _FACTORIES: dict[str, Callable[..., Any]] = {
     "lecun_normal": _scaling.lecun_normal,
     "lecun_uniform": _scaling.lecun_uniform,
     "orthogonal": _orthogonal.orthogonal,
+    "identity": _structured.identity,
+    "dirac": _structured.dirac,
+    "delta_orthogonal": _structured.delta_orthogonal,
+    "hadamard": _structured.hadamard,
+    "sparse": _sparse.sparse,
+    "looks_linear": _mirrored.looks_linear,
+    "icnr": _mirrored.icnr,
+    "siren": _fixed.siren,
+    "spectral_normal": _fixed.spectral_normal,
+    "small": _fixed.small,
+    "wang": _fixed.wang,
+    "torch_kernel": _fixed.torch_kernel,
+    "torch_bias": _fixed.torch_bias,
+    "forget_bias": _gates.forget_bias,
+    "chrono": _gates.chrono,
+    "scaled": _wrap.scaled,
+    "distinct": _wrap.distinct,
+    "split": _wrap.split,
+    "residual": _depth.residual,
+    "mup": _width.mup,
+    "scaled_for": _gain.scaled_for,
 }
 
 _ALIASES: dict[str, str] = {
@@ -48,6 +82,8 @@ _ALIASES: dict[str, str] = {
     "xavier_normal": "glorot_normal",
     "xavier_uniform": "glorot_uniform",
     "lecun": "lecun_normal",
+    "eye": "identity",
+    "pytorch": "torch_kernel",
 }
 
 

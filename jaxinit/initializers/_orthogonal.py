@@ -40,25 +40,20 @@ class Orthogonal(Initializer):
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         self._roles(shape)
 
-    def _ratio(self, rows: int, columns: int) -> float:
-        """What `preserve` multiplies the scale by."""
-        if self.preserve == "norm":
-            return 1.0
-        ratio = math.sqrt(columns / rows)
-        return max(ratio, 1.0) if self.preserve == "variance" else ratio
-
     def law(self, shape: Sequence[int]) -> Law | None:
         dims = tuple(shape)
         if len(dims) != 2 or 0 in dims or self.axes != _fans.Axes():
             return None
-        return Law(self.scale * self._ratio(*dims), 0.0, "orthogonal", "haar")
+        return Law(self.scale * preserve_ratio(self.preserve, *dims), 0.0, "orthogonal", "haar")
 
     def _sample(self, key: Any, shape: tuple[int, ...], dtype: np.dtype, factor: Any) -> jax.Array:
         work = working_dtype(dtype)
         i, o, b = self._roles(shape)
         rows, columns = math.prod(shape[a] for a in i), math.prod(shape[a] for a in o)
         q = haar(key, rows, columns, tuple(shape[a] for a in b), work)
-        scale = _draw.product(_draw.as_scalar(self.scale * self._ratio(rows, columns), work), factor)
+        scale = _draw.product(
+            _draw.as_scalar(self.scale * preserve_ratio(self.preserve, rows, columns), work), factor
+        )
         q = times(q, scale).astype(dtype)
         order = (*b, *i, *o)
         q = q.reshape(tuple(shape[a] for a in order))
@@ -72,6 +67,14 @@ class Orthogonal(Initializer):
         args = () if isinstance(self.scale, float) and self.scale == 1.0 else (self.scale,)
         kwargs = {} if self.preserve == "norm" else {"preserve": self.preserve}
         return "orthogonal", args, kwargs | self.axes.changed()
+
+
+def preserve_ratio(preserve: str, rows: int, columns: int) -> float:
+    """What `preserve` multiplies the scale of a (rows, columns) matrix by."""
+    if preserve == "norm":
+        return 1.0
+    ratio = math.sqrt(columns / rows)
+    return max(ratio, 1.0) if preserve == "variance" else ratio
 
 
 def haar(key: Any, rows: int, columns: int, batch: tuple[int, ...], work: np.dtype) -> jax.Array:

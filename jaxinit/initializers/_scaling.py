@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxinit._core import checks
 from jaxinit._core.struct import leaf, static
+from jaxinit.activations import gain
 from jaxinit.initializers import _draw, _fans
 from jaxinit.initializers._base import Initializer, Law, initializer, working_dtype
 
@@ -99,12 +100,12 @@ class VarianceScaling(Initializer):
 
 def _slope(scale: float) -> float | None:
     """The short number a with 2 / (1 + a^2) == scale, if there is one."""
-    if not 1.0 < scale <= 2.0:
+    if not 0.1 < scale <= 2.0:
         return None
     a = math.sqrt(2.0 / scale - 1.0)
     for digits in range(1, 7):
         short = float(f"{a:.{digits}g}")
-        if _leaky_scale(short) == scale:
+        if _leaky_scale(short) == scale and (short >= 1e-4 or short == 0):
             return short
     return None
 
@@ -134,9 +135,14 @@ def _gain_squared(where: str, activation: Any, negative_slope: Any, default: str
         return 2.0
     if isinstance(name, str) and name in ("leaky_relu", "prelu"):
         return _leaky_scale(0.01)
-    from jaxinit.activations import gain
+    return squared_gain(name)
 
-    return float(gain(name)) ** 2
+
+def squared_gain(activation: Any, direction: str = "forward") -> float:
+    """The square of a gain that was found by quadrature, freed of its last rounding where the square is short."""
+    squared = float(gain(activation, direction)) ** 2
+    short = round(squared, 9)
+    return short if abs(squared - short) <= 1e-14 * squared else squared
 
 
 def variance_scaling(

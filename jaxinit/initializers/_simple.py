@@ -25,6 +25,7 @@ class Constant(Initializer):
     value: Any = leaf()
 
     any_dtype = True
+    needs_key = False
 
     def law(self, shape: Sequence[int]) -> Law | None:
         return Law(0.0, self.value, "constant", "constant") if np.ndim(self.value) == 0 else None

@@ -221,7 +221,7 @@ def _npz(data: str | os.PathLike[str]) -> tuple[str, np.ndarray, np.ndarray, tup
             f"jaxinit never downloads. {_WAY_OUT}"
         )
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             there = list(archive.files)
             members = {m: archive[m] for m in ("x_train", "y_train", "x_test", "y_test") if m in there}
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, AttributeError) as error:

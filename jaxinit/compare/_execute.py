@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,9 @@ import numpy as np
 
 from jaxinit._core import checks
 from jaxinit.compare._outcomes import Outcomes, Run
+from jaxinit.compare._task import Task
 from jaxinit.compare._training import Programs, batches
+from jaxinit.models import Model
 
 #: Runs that train together on an accelerator, unless said otherwise.
 _TOGETHER = 64
@@ -56,6 +59,12 @@ class Compiled:
             return function(*args)
 
         return traced
+
+
+@functools.lru_cache(maxsize=32)
+def compiled(model: Model, optimizer: Callable[[Any], Any], task: Task) -> Compiled:
+    """The programs of a model, optimizer and task, kept for the next study with the same."""
+    return Compiled(Programs(model, optimizer, task))
 
 
 @dataclasses.dataclass(frozen=True)

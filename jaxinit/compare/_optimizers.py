@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -40,6 +41,17 @@ def optimizer_of(optimizer: Any) -> tuple[str, Callable[[Any], Any]]:
         raise checks.wrong_type("compare", "optimizer", rule, made, _WAY_OUT)
     name = getattr(optimizer, "__name__", type(optimizer).__name__)
     return ("optimizer" if name == "<lambda>" else name), optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedRate:
+    """A factory at one learning rate: it passes over the one it is called with."""
+
+    factory: Callable[[Any], Any]
+    rate: float
+
+    def __call__(self, _: Any) -> Any:
+        return self.factory(self.rate)
 
 
 def takes_traced_rate(factory: Callable[[Any], Any]) -> bool:

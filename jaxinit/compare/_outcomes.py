@@ -56,12 +56,12 @@ class Outcomes(Record):
 class Store:
     """Outcomes that are written to a file now and then, if there is one."""
 
-    def __init__(
-        self, path: str | os.PathLike[str] | None, outcomes: Outcomes, every_seconds: float = 15.0
-    ) -> None:
+    #: Seconds between writes.
+    every = 15.0
+
+    def __init__(self, path: str | os.PathLike[str] | None, outcomes: Outcomes) -> None:
         self.path = None if path is None else Path(path).expanduser()
         self.outcomes = outcomes
-        self.every = every_seconds
         self.written = time.monotonic()
         if self.path is not None and self.path.exists():
             self.outcomes = self._resumed(self.path)

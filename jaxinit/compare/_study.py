@@ -16,11 +16,11 @@ from jaxinit._core import checks
 from jaxinit.compare import _progress
 from jaxinit.compare._arms import Arm, arms_of, label_of, rates_of
 from jaxinit.compare._data import Dataset, load_data
-from jaxinit.compare._execute import Compiled, Goal, HeldOut, Plan, together, train_many, train_one
-from jaxinit.compare._optimizers import takes_traced_rate
+from jaxinit.compare._execute import Compiled, Goal, HeldOut, Plan, compiled, together, train_many, train_one
+from jaxinit.compare._optimizers import FixedRate, takes_traced_rate
 from jaxinit.compare._outcomes import Outcomes, Run, Store
 from jaxinit.compare._task import Task, task
-from jaxinit.compare._training import Programs, epochs
+from jaxinit.compare._training import epochs
 from jaxinit.ensemble import keys_of
 from jaxinit.models import Model, adapt
 from jaxinit.records import Convergence, provenance
@@ -133,9 +133,11 @@ def compare(
     study = _Study(adapted, arms, rates, numbers, plan, dataset, work, batch_size, root)
     began = time.monotonic()
     store = Store(resume, study.outcomes(config))
-    with _progress.reporter(progress) as report:
-        study.run(store, at_once, report)
-    store.write()
+    try:
+        with _progress.reporter(progress) as report:
+            study.run(store, at_once, report)
+    finally:
+        store.write()
     out = store.outcomes
     config |= {"programs": study.programs, "seconds": round(time.monotonic() - began, 3)}
     return Convergence(
@@ -206,18 +208,18 @@ class _Study:
             seen += taken
             report(min(seen, total), total)
 
-        for compiled, runs in self.groups(store.outcomes.done):
-            before = compiled.traces
+        for programs, runs in self.groups(store.outcomes.done):
+            before = programs.traces
             for group in _grouped(runs, at_once):
-                self.train(compiled, store.outcomes, group, orders, tick, at_once)
+                self.train(programs, store.outcomes, group, orders, tick, at_once)
                 store.finish(group)
                 finished += len(group) * steps
                 seen = finished
                 report(finished, total)
-            self.programs += compiled.traces - before
+            self.programs += programs.traces - before
 
     def train(
-        self, compiled: Compiled, out: Outcomes, group: list[Run], orders: list[np.ndarray],
+        self, programs: Compiled, out: Outcomes, group: list[Run], orders: list[np.ndarray],
         tick: Callable[[int], None], at_once: int,
     ) -> None:  # fmt: skip
         drawn = {(i, s): None for i, _, s in group}
@@ -231,12 +233,12 @@ class _Study:
         if at_once == 1:
             (s,) = seeds
             train_one(
-                compiled, self.plan, out, group[0], variables[0], rates[0], self.noise(s), orders[s], tick
+                programs, self.plan, out, group[0], variables[0], rates[0], self.noise(s), orders[s], tick
             )
             return
         noise = jnp.stack([self.noise(s) for s in seeds])
         train_many(
-            compiled,
+            programs,
             self.plan,
             out,
             group,
@@ -259,16 +261,12 @@ class _Study:
             runs = [(i, r, s) for i in who for s in range(len(self.seeds)) for r in range(len(self.rates))]
             runs = [run for run in runs if not done[run]]
             if takes_traced_rate(factory):
-                out.append((Compiled(Programs(self.model, factory, self.work)), runs))
+                out.append((compiled(self.model, factory, self.work), runs))
                 continue
             for r, rate in enumerate(self.rates):
-                fixed = Programs(self.model, _fixed(factory, float(rate)), self.work)
-                out.append((Compiled(fixed), [run for run in runs if run[1] == r]))
+                fixed = compiled(self.model, FixedRate(factory, float(rate)), self.work)
+                out.append((fixed, [run for run in runs if run[1] == r]))
         return out
-
-
-def _fixed(factory: Callable[[Any], Any], rate: float) -> Callable[[Any], Any]:
-    return lambda _: factory(rate)
 
 
 def _grouped(runs: list[Run], size: int) -> list[list[Run]]:

@@ -103,7 +103,7 @@ def adapt(model: Any) -> Model:
     if isinstance(model, Model):
         return model
     if isinstance(model, nn.Module):
-        return _linen.from_module(model)
+        return _linen.of_module(model)
     if isinstance(model, nnx.Module):
         raise checks.wrong_type(
             "adapt", "model", "a factory `rngs -> nnx.Module`, so that every seed has parameters of its own",

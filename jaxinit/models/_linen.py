@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,19 @@ from jaxinit.models._functional import Initializer, Model
 
 #: Arguments of `__call__` by which linen models are told that they are being trained, and their value then.
 _TRAINING_FLAGS = {"train": True, "training": True, "is_training": True, "deterministic": False}
+
+
+def of_module(module: nn.Module) -> Model:
+    """The same pair of functions for equal modules, so that what was compiled for one serves the next."""
+    try:
+        return _remembered(module)
+    except TypeError:  # a field that cannot be hashed
+        return from_module(module)
+
+
+@functools.lru_cache(maxsize=32)
+def _remembered(module: nn.Module) -> Model:
+    return from_module(module)
 
 
 def from_module(module: nn.Module) -> Model:

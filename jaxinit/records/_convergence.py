@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -216,9 +217,9 @@ class Convergence(Record):
         """Of figures `(I, R, S, ...)`, those at the chosen learning rate: `(I, S, ...)`."""
         return values[np.arange(len(self.initializers)), self.rates(at)]
 
-    def _replicates(self, values: np.ndarray, at: str | float) -> np.ndarray:
+    def _replicates(self, values: np.ndarray, at: str | float, stream: int = 0) -> np.ndarray:
         """Bootstrap replicates of `runs(values, at)`, the choice of rate made again: `(draws, I, S)`."""
-        draws = resamples(len(self.seeds))
+        draws = resamples(len(self.seeds), stream=stream)
         who = np.arange(len(self.initializers))
         if at == "best":
             chosen = self._choice(draws)
@@ -273,13 +274,18 @@ class Convergence(Record):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """P(a run of initializer i ends better than one of j), ties half: value, low, high, each `(I, I)`.
 
-        Vargha & Delaney (2000), over all pairs of runs; the interval resamples seeds jointly for both.
+        Vargha & Delaney (2000), over all pairs of runs; the interval resamples the seeds of i and of j
+        independently, as Agarwal et al. (2021).
         """
         name = metric or f"test_{self.measure}"
         values = self.final(name) * (1.0 if name.endswith("accuracy") else -1.0)
-        runs, replicates = self.runs(values, at), self._replicates(values, at)
+        runs = self.runs(values, at)
         value = superiority(runs[:, None], runs[None])
-        low, high = interval(superiority(replicates[:, :, None], replicates[:, None]))
+        left, right = self._replicates(values, at), self._replicates(values, at, stream=1)
+        low, high = np.full_like(value, 0.5), np.full_like(value, 0.5)
+        for i, j in itertools.combinations(range(len(runs)), 2):
+            low[i, j], high[i, j] = interval(superiority(left[:, i], right[:, j]))
+            low[j, i], high[j, i] = 1.0 - high[i, j], 1.0 - low[i, j]
         return value, low, high
 
     def verdicts(self) -> dict[str, str]:

@@ -26,9 +26,9 @@ class Estimate:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
-def resamples(count: int, draws: int = RESAMPLES) -> np.ndarray:
-    """`(draws, count)` indices of seeds, drawn with replacement; the same at every call."""
-    return np.random.default_rng(20150206).integers(0, count, size=(draws, count))
+def resamples(count: int, draws: int = RESAMPLES, stream: int = 0) -> np.ndarray:
+    """`(draws, count)` indices of seeds, drawn with replacement; the same at every call for a stream."""
+    return np.random.default_rng([20150206, stream]).integers(0, count, size=(draws, count))
 
 
 def interval(replicates: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:

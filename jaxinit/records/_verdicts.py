@@ -89,9 +89,12 @@ def _remarks(record: Convergence, i: int, name: str, leader: str) -> list[str]:
     if name != leader:
         value, low, high = (m[i, record.initializers.index(leader)] for m in record.probability_better())
         chance = f"P(a run of it ends better) = {value:.2g} [{low:.2g}, {high:.2g}]"
-        remarks.append(
-            f"Worse than {leader}: {chance}." if high < 0.5 else f"Not separated from {leader}: {chance}."
-        )
+        if value == 0.0:
+            remarks.append(f"Ends worse than {leader} in every pair of runs.")
+        elif high < 0.5:
+            remarks.append(f"Ends worse than {leader} more often than not: {chance}.")
+        else:
+            remarks.append(f"Not separated from {leader}: {chance}.")
     lost = record.divergence_rate()[i, record.best_rate()[i]]
     if lost > 0:
         remarks.append(f"{100 * lost:.0f} % of its runs diverge at that rate.")
@@ -99,6 +102,7 @@ def _remarks(record: Convergence, i: int, name: str, leader: str) -> list[str]:
     if edge:
         extreme = "largest" if edge > 0 else "smallest"
         remarks.append(f"Its best rate is the {extreme} tried, so a wider range may serve it better.")
-    if len(record.seeds) < 3:
-        remarks.append(f"With {len(record.seeds)} seed(s) this says little about other seeds.")
+    if len(record.seeds) < 5:
+        count = "One seed says" if len(record.seeds) == 1 else f"{len(record.seeds)} seeds say"
+        remarks.append(f"{count} little about others.")
     return remarks

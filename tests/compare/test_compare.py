@@ -1,0 +1,412 @@
+"""Training: one program for all runs, equal to a plain Optax loop, paired, resumable, honest about failure."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from jaxinit.compare import compare, load_data
+from jaxinit.compare._execute import Compiled, compiled
+from jaxinit.compare._optimizers import NAMED, takes_traced_rate
+from jaxinit.compare._task import task
+from jaxinit.compare._training import Programs, batches, epochs
+from jaxinit.models import MLP, adapt, from_functions
+
+RNG = np.random.default_rng(11)
+X = RNG.normal(size=(240, 6))
+Y = (X @ RNG.normal(size=(6, 3))).argmax(axis=1)
+MODEL = MLP(depth=3, width=12, features=3)
+
+
+def run(initializers=("he", "zeros"), data=(X, Y), optimizer="momentum", model=MODEL, **options):
+    defaults = {
+        "seeds": 2,
+        "learning_rates": [0.01, 0.1],
+        "steps": 25,
+        "batch_size": 16,
+        "evaluate_every": 10,
+    }
+    return compare(model, initializers, data, optimizer, **(defaults | options))
+
+
+@pytest.fixture(scope="module")
+def record():
+    compiled.cache_clear()
+    return run()
+
+
+def test_axes_and_first_figures(record):
+    assert record.train_loss.shape == (2, 2, 2, 25)
+    assert record.evaluated_at.tolist() == [0, 10, 20, 25]
+    assert record.validation_loss.shape == record.validation_accuracy.shape == (2, 2, 2, 4)
+    assert np.isfinite(record.train_loss).all() and np.isfinite(record.test_loss).all()
+    assert (record.diverged_at == -1).all() and (record.stopped_at == -1).all()
+    # zeros: the output is 0, so the first loss is log(classes), at any rate
+    np.testing.assert_allclose(record.train_loss[1, :, :, 0], np.log(3), rtol=1e-6)
+    np.testing.assert_array_equal(record.validation_loss[:, 0, :, 0], record.validation_loss[:, 1, :, 0])
+
+
+def test_it_learns_and_zeros_does_not():
+    record = run(steps=150, seeds=3)
+    assert record.summary()["he"].value > 0.8
+    assert record.summary()["zeros"].value < 0.6
+    assert record.verdicts()["he"].startswith("Trains")
+
+
+def test_a_run_is_a_plain_optax_loop(record):
+    """The same draws, the same batches, one step at a time, without scan, map or a traced rate."""
+    data = load_data((X, Y))
+    rate, s = 0.1, 1
+    key = jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), s)
+    model = MLP(depth=3, width=12, features=3, kernel_init=jax.nn.initializers.he_normal())
+    params = model.init(jax.random.fold_in(key, 0), data.x_train[:1])["params"]
+    order = epochs(jax.random.fold_in(key, 1), len(data.x_train), 16, 25)
+    optimizer = optax.sgd(rate, momentum=0.9)
+    memory = optimizer.init(params)
+
+    def loss(p, x, y):
+        return optax.softmax_cross_entropy_with_integer_labels(model.apply({"params": p}, x), y).mean()
+
+    losses = []
+    for index in order:
+        value, gradient = jax.value_and_grad(loss)(
+            params, data.x_train[index], jnp.asarray(data.y_train[index])
+        )
+        updates, memory = optimizer.update(gradient, memory, params)
+        params = optax.apply_updates(params, updates)
+        losses.append(float(value))
+    np.testing.assert_allclose(record.train_loss[0, 1, s], losses, rtol=2e-4)
+    outputs = model.apply({"params": params}, data.x_test)
+    assert record.test_accuracy[0, 1, s] == pytest.approx(np.mean(outputs.argmax(1) == data.y_test))
+    expected = optax.softmax_cross_entropy_with_integer_labels(outputs, jnp.asarray(data.y_test)).mean()
+    assert record.test_loss[0, 1, s] == pytest.approx(float(expected), rel=2e-4)
+    validation = loss(params, data.x_validation, jnp.asarray(data.y_validation))
+    assert record.validation_loss[0, 1, s, -1] == pytest.approx(float(validation), rel=2e-4)
+
+
+def test_one_program_for_all_runs(record):
+    """start, advance, evaluate: three, for 8 runs here and for 12 with other rates and seeds."""
+    assert record.config["programs"] == 3
+    more = run(initializers=["he", "xavier", "zeros"], seeds=[5, 9, 7], learning_rates=[0.3, 0.02, 0.1])
+    assert more.config["programs"] == 0, "an equal model and optimizer use the programs that are there"
+
+
+def test_a_seed_is_the_same_run_in_any_study(record):
+    other = run(initializers=["xavier", "he"], seeds=[7, 1], learning_rates=[0.1], steps=12)
+    np.testing.assert_allclose(other.train_loss[1, 0, 1], record.train_loss[0, 1, 1, :12], rtol=1e-6)
+    assert not np.allclose(other.train_loss[1, 0, 0], other.train_loss[1, 0, 1])
+
+
+def test_seeds_are_paired():
+    """The initializer does not touch the order of data: runs from one and the same draw are one run."""
+    same = {"a": jax.nn.initializers.he_normal(), "b": "he"}
+    twins = run(same, learning_rates=[0.1])
+    np.testing.assert_array_equal(twins.train_loss[0], twins.train_loss[1])
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 8])
+def test_many_at_once_is_one_after_the_other(record, at_once):
+    """Also over four devices (8 runs), and with a group that is not full (3)."""
+    many = run(batching="vmap", runs_at_once=at_once)
+    np.testing.assert_allclose(many.train_loss, record.train_loss, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(many.validation_loss, record.validation_loss, rtol=1e-3)
+    np.testing.assert_allclose(many.test_accuracy, record.test_accuracy, atol=0.021)
+
+
+@pytest.mark.parametrize("batching", ["sequential", "vmap"])
+def test_divergence_is_recorded_and_spares_the_others(batching):
+    record = run(optimizer="sgd", learning_rates=[0.05, 1e20], batching=batching)
+    assert (record.diverged_at[0, 1] > 0).all() and (record.diverged_at[0, 0] == -1).all()
+    for s in range(2):
+        first = record.diverged_at[0, 1, s]
+        assert np.isfinite(record.train_loss[0, 1, s, :first]).all()
+        assert np.isnan(record.train_loss[0, 1, s, first:]).all()
+    assert np.isnan(record.test_accuracy[0, 1]).all() and np.isfinite(record.test_accuracy[0, 0]).all()
+    assert record.best_rate()[0] == 0
+
+
+def test_parameters_that_break_in_the_last_step_are_seen():
+    record = run(optimizer="sgd", learning_rates=[1e38], steps=1, initializers=["he"])
+    assert np.isfinite(record.train_loss).all()
+    assert (record.diverged_at == 1).all() and np.isnan(record.test_loss).all()
+
+
+@pytest.mark.parametrize("batching", ["sequential", "vmap"])
+def test_early_stop_holds_the_run_where_it_was(batching):
+    options = {"steps": 100, "learning_rates": [0.1], "initializers": ["he", "zeros"]}
+    full = run(**options)
+    record = run(**options, stop_at={"validation_accuracy": 0.75}, batching=batching)
+    assert (record.stopped_at[1] == -1).all(), "zeros must run on"
+    assert (record.stopped_at[0] > 0).all()
+    for s in range(2):
+        stop = record.stopped_at[0, 0, s]
+        e = int(np.flatnonzero(record.evaluated_at == stop)[0])
+        curve = full.validation_accuracy[0, 0, s]
+        assert curve[e] >= 0.75 and (curve[:e] < 0.75).all()
+        assert np.isnan(record.train_loss[0, 0, s, stop:]).all()
+        np.testing.assert_allclose(
+            record.train_loss[0, 0, s, :stop], full.train_loss[0, 0, s, :stop], rtol=1e-3
+        )
+        shorter = run(initializers=["he"], steps=int(stop), learning_rates=[0.1], seeds=[s])
+        assert record.test_loss[0, 0, s] == pytest.approx(float(shorter.test_loss[0, 0, 0]), rel=1e-3)
+
+
+def test_resume_continues_where_it_was(tmp_path, record, monkeypatch):
+    file = tmp_path / "study.npz"
+
+    class Interrupted(Exception):
+        pass
+
+    def stop(done, total):
+        if done >= total // 2:
+            raise Interrupted
+
+    monkeypatch.setattr("jaxinit.compare._outcomes.Store.every", 0.0)
+    with pytest.raises(Interrupted):
+        run(resume=file, progress=stop)
+    assert file.exists()
+    seen = []
+    again = run(resume=file, progress=lambda done, total: seen.append(done))
+    assert 0 < seen[0] < seen[-1] == 8 * 25
+    np.testing.assert_array_equal(again.train_loss, record.train_loss)
+    np.testing.assert_array_equal(again.test_accuracy, record.test_accuracy)
+    finished = run(resume=file)
+    np.testing.assert_array_equal(finished.train_loss, record.train_loss)
+    with pytest.raises(ValueError, match=r"differs in steps = 25 there, 26 here"):
+        run(resume=file, steps=26)
+    with pytest.raises(ValueError, match="data_checksum"):
+        run(resume=file, data=(X + 0.1 * Y[:, None], Y))
+    with pytest.raises(ValueError, match="unfinished study"):
+        run(resume=record.save(tmp_path / "record.npz"))
+
+
+def test_progress_counts_steps():
+    seen = []
+    run(progress=lambda done, total: seen.append((done, total)))
+    assert seen[0] == (0, 200) and seen[-1] == (200, 200)
+    assert [d for d, _ in seen] == sorted(d for d, _ in seen)
+
+
+class WithState(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.BatchNorm(use_running_average=not train)(nn.Dense(8)(x))
+        return nn.Dense(3)(nn.Dropout(0.2, deterministic=not train)(nn.relu(x)))
+
+
+class Nnx(nnx.Module):
+    def __init__(self, rngs):
+        self.a, self.b = nnx.Linear(6, 12, rngs=rngs), nnx.Linear(12, 3, rngs=rngs)
+        self.drop = nnx.Dropout(0.1, rngs=rngs)
+
+    def __call__(self, x):
+        return self.b(self.drop(nnx.relu(self.a(x))))
+
+
+def plain_init(initializer, key, x):
+    draw = initializer or jax.nn.initializers.he_normal()
+    return {"w": draw(key, (6, 3), jnp.float32)}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        WithState(),
+        Nnx,
+        from_functions(plain_init, lambda p, x: x @ p["w"]),
+        lambda kernel_init: MLP(3, 12, 3, kernel_init=kernel_init),
+        nn.Sequential([nn.Dense(12), nn.relu, nn.Dense(3)]),
+    ],
+)
+@pytest.mark.parametrize("batching", ["sequential", "vmap"])
+def test_any_model_trains(model, batching):
+    record = run(["he"], model=model, steps=120, learning_rates=[0.1], batching=batching)
+    assert record.test_accuracy.min() > 0.7
+
+
+def test_default_is_the_models_own_initializer():
+    own = MLP(depth=3, width=12, features=3, kernel_init=jax.nn.initializers.normal(0.3))
+    record = run({"own": None, "same": jax.nn.initializers.normal(0.3), "other": "he"}, model=own)
+    np.testing.assert_array_equal(record.train_loss[0], record.train_loss[1])
+    assert not np.allclose(record.train_loss[0], record.train_loss[2])
+    assert run([None, "default "[:7]][:1], model=own).initializers == ("default",)
+
+
+def schedule(rate):
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(optax.cosine_decay_schedule(rate, 25)))
+
+
+def warmup(rate):
+    return optax.adam(optax.warmup_cosine_decay_schedule(0.0, rate, 5, 25))
+
+
+@pytest.mark.parametrize(("factory", "programs"), [(schedule, 3), (warmup, 6), (optax.lion, 3)])
+def test_schedules_and_clipping_come_with_the_factory(factory, programs):
+    """A schedule that must look at its rate costs one set of programs a rate; the others none."""
+    record = run(["he"], optimizer=factory, steps=20, seeds=1)
+    assert record.config["programs"] == programs
+    model = MLP(depth=3, width=12, features=3, kernel_init=jax.nn.initializers.he_normal())
+    data = load_data((X, Y))
+    key = jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), 0)
+    params = model.init(jax.random.fold_in(key, 0), data.x_train[:1])["params"]
+    optimizer = factory(0.1)
+    memory = optimizer.init(params)
+    with jax.numpy_dtype_promotion("standard"):
+        for k, index in enumerate(epochs(jax.random.fold_in(key, 1), len(data.x_train), 16, 20)):
+            x, y = data.x_train[index], jnp.asarray(data.y_train[index])
+            value, gradient = jax.value_and_grad(
+                lambda p, x=x, y=y: optax.softmax_cross_entropy_with_integer_labels(
+                    model.apply({"params": p}, x), y
+                ).mean()
+            )(params)
+            assert record.train_loss[0, 1, 0, k] == pytest.approx(float(value), rel=1e-3)
+            updates, memory = optimizer.update(gradient, memory, params)
+            params = optax.apply_updates(params, updates)
+
+
+def test_several_optimizers_are_arms():
+    compiled.cache_clear()
+    record = run(optimizer={"plain": "sgd", "adam": "adam"})
+    assert record.initializers == ("he, plain", "he, adam", "zeros, plain", "zeros, adam")
+    np.testing.assert_array_equal(record.train_loss[[0, 2]], run(optimizer="sgd").train_loss)
+    assert record.config["programs"] == 6
+
+
+def test_named_optimizers_take_a_traced_rate():
+    assert all(takes_traced_rate(factory) for factory in NAMED.values())
+    assert not takes_traced_rate(warmup)
+
+
+def test_regression_and_losses_of_ones_own():
+    y = X @ RNG.normal(size=(6, 2))
+    record = run(["he"], data=(X, y), model=MLP(2, 24, 2), steps=200, learning_rates=[0.05])
+    assert record.validation_accuracy is None and record.measure == "loss"
+    assert record.test_loss.max() < 0.3
+    own = run(
+        ["he"], loss=lambda outputs, labels: optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+    )
+    np.testing.assert_allclose(own.train_loss, run(["he"]).train_loss, rtol=1e-4)
+
+
+def test_bfloat16_parameters_stay_bfloat16():
+    model = MLP(3, 12, 3, param_dtype=jnp.bfloat16, dtype=jnp.bfloat16)
+    programs = Programs(adapt(model), NAMED["adam"], task(None, True))
+    params, state = adapt(model).init(None, jax.random.key(0), jnp.ones((1, 6)))
+    carry = programs.start(params, state, jnp.float32(0.01))
+    after, losses = programs.advance(
+        carry,
+        jnp.float32(0.01),
+        jax.random.key(1),
+        jnp.ones((20, 6)),
+        jnp.zeros(20, jnp.int32),
+        jnp.zeros((2, 4), jnp.int32),
+        2,
+    )
+    assert jax.tree.map(jnp.dtype, after) == jax.tree.map(jnp.dtype, carry)
+    assert after[0]["layer_1"]["kernel"].dtype == jnp.bfloat16 and losses.dtype == jnp.float32
+    assert run(["he"], model=model, steps=100, learning_rates=[0.1]).test_accuracy.min() > 0.7
+
+
+def test_epochs_are_permutations_and_prefixes():
+    key = jax.random.key(5)
+    order = epochs(key, 50, 8, 20)
+    assert order.shape == (20, 8)
+    for e in range(3):
+        epoch = order[6 * e : 6 * (e + 1)].ravel()
+        assert len(set(epoch.tolist())) == 48
+    np.testing.assert_array_equal(epochs(key, 50, 8, 7), order[:7])
+    assert not np.array_equal(order[:6], order[6:12])
+
+
+def test_every_example_is_evaluated_once():
+    x = np.arange(10.0)[:, None]
+    bx, _, weight = batches(x, np.arange(10), 3, 4)
+    assert bx.shape == (3, 4, 1) and weight.sum() == 10
+    np.testing.assert_array_equal(bx[weight > 0][:, 0], np.arange(10))
+
+
+def test_programs_lower_for_accelerators():
+    programs = Compiled(Programs(adapt(MODEL), NAMED["adam"], task(None, True)))
+    params, state = adapt(MODEL).init(None, jax.random.key(0), jnp.ones((1, 6)))
+    rate, x, y = jnp.float32(0.1), jnp.ones((20, 6)), jnp.zeros(20, jnp.int32)
+    order = jnp.zeros((2, 4), jnp.int32)
+    carry = programs.start(params, state, rate)
+    stack = lambda tree: jax.tree.map(lambda a: jnp.stack([a, a]), tree)  # noqa: E731
+    held_out = (x[None], y[None], jnp.ones((1, 20)))
+    key = jax.random.key(1)
+    cases = [
+        (programs.start, (params, state, rate)),
+        (programs.advance, (carry, rate, key, x, y, order, 2)),
+        (programs.evaluate, (carry, *held_out)),
+        (programs.start_many, (stack(params), state, stack(rate))),
+        (
+            programs.advance_many,
+            (stack(carry), stack(rate), stack(key), x, y, stack(order), jnp.array([2, 1])),
+        ),
+        (programs.evaluate_many, (stack(carry), *held_out)),
+    ]
+    for function, arguments in cases:
+        lowered = function.trace(*arguments).lower(lowering_platforms=("cuda", "tpu"))
+        assert "func.func" in lowered.as_text()
+
+
+class Failing:
+    def __call__(self, key, shape, dtype=jnp.float32):
+        raise ValueError("this one fails")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"initializers": ["hee"]}, ValueError, "Did you mean"),
+        ({"initializers": []}, ValueError, "initializers.* must be not empty"),
+        ({"initializers": ["he", "he"]}, ValueError, "distinct"),
+        ({"initializers": {"a": 3}}, TypeError, "names, callables"),
+        ({"initializers": {1: "he"}}, TypeError, "labelled by strings"),
+        ({"initializers": {"a": Failing()}}, ValueError, "this one fails"),
+        ({"learning_rates": []}, ValueError, "learning_rates"),
+        ({"learning_rates": [0.1, 0.1]}, ValueError, "distinct"),
+        ({"learning_rates": [-0.1]}, ValueError, "greater than 0"),
+        ({"learning_rates": [np.nan]}, ValueError, "finite"),
+        ({"learning_rates": "fast"}, TypeError, "numbers"),
+        ({"seeds": 0}, ValueError, "seeds"),
+        ({"seeds": [1, 1]}, ValueError, "distinct"),
+        ({"steps": 0}, ValueError, "steps"),
+        ({"steps": 2.5}, TypeError, "steps"),
+        ({"batch_size": 1000}, ValueError, "at most the 144 examples"),
+        ({"evaluate_every": 0}, ValueError, "evaluate_every"),
+        ({"optimizer": "sdg"}, ValueError, "Did you mean 'sgd'"),
+        ({"optimizer": optax.sgd(0.1)}, TypeError, "factory of the learning rate"),
+        ({"optimizer": 3}, TypeError, "a name or a factory"),
+        ({"optimizer": {}}, ValueError, "optimizer"),
+        ({"optimizer": lambda rate: rate}, TypeError, "GradientTransformation"),
+        ({"loss": "mse"}, ValueError, "needs real targets"),
+        ({"loss": "mean"}, ValueError, "'cross_entropy' or 'mse'"),
+        ({"loss": 3}, TypeError, "loss"),
+        ({"stop_at": 0.9}, TypeError, "a dict of one metric"),
+        ({"stop_at": {"test_accuracy": 0.9}}, ValueError, "stop_at"),
+        ({"batching": "pmap"}, ValueError, "batching"),
+        ({"runs_at_once": 0}, ValueError, "runs_at_once"),
+        ({"progress": 3}, TypeError, "progress"),
+        ({"model": MLP(3, 12, 5)}, ValueError, "Set the width of its last layer to 3"),
+        ({"data": "mnist.npz"}, FileNotFoundError, "looked for"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_compiles(options, error, message, monkeypatch):
+    def never(*args):
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr(Programs, "start", never)
+    with pytest.raises(error, match=message):
+        run(**options)
+
+
+def test_initializers_must_give_one_model():
+    def by_initializer(kernel_init):
+        return MLP(3, 12 if kernel_init is jax.nn.initializers.zeros else 13, 3, kernel_init=kernel_init)
+
+    with pytest.raises(ValueError, match="'b' and 'a' give other parameters"):
+        run({"a": jax.nn.initializers.zeros, "b": jax.nn.initializers.ones}, model=by_initializer)

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxinit.activations._activation import Activation
 
-_SMALLEST = 2048
+_SMALLEST, _LARGEST = 1 << 11, 1 << 15
 
 
 @contextlib.contextmanager
@@ -46,22 +46,24 @@ def _both(activation: Activation, x: jax.Array) -> tuple[jax.Array, jax.Array]:
 def evaluate(activation: Activation, x: Any) -> tuple[np.ndarray, np.ndarray]:
     """(phi(x), phi'(x)) in float64 for a NumPy array of any shape.
 
-    Inputs are padded to a power of two, so that a handful of compilations serves every size.
+    Inputs are padded to a power of two and cut into chunks that fit a cache, so that a handful of
+    compilations serves every size.
     """
     x = np.asarray(x, dtype=np.float64)
-    size = max(_SMALLEST, 1 << max(x.size - 1, 0).bit_length())
-    padded = np.full(size, 0.7071)
-    padded[: x.size] = x.ravel()
+    size = min(_LARGEST, max(_SMALLEST, 1 << max(x.size - 1, 0).bit_length()))
+    padded = np.full((-(-x.size // size), size), 0.7071)
+    padded.reshape(-1)[: x.size] = x.ravel()
+    both = np.empty((2, *padded.shape))
     with float64():
-        value, slope = _both(activation, padded)
-        pair = np.asarray(value), np.asarray(slope)
-    for out in pair:
-        if out.shape != padded.shape or not np.issubdtype(out.dtype, np.floating):
-            raise TypeError(
-                f"an activation must be elementwise and real: {activation!r} took "
-                f"float64{list(padded.shape)} to {out.dtype}{list(out.shape)}."
-            )
-    value, slope = (np.asarray(out, dtype=np.float64)[: x.size].reshape(x.shape) for out in pair)
+        for i, row in enumerate(padded):
+            for out, kept in zip(_both(activation, row), both, strict=True):
+                if out.shape != row.shape or not jax.numpy.issubdtype(out.dtype, np.floating):
+                    raise TypeError(
+                        f"an activation must be elementwise and real: {activation!r} took "
+                        f"float64{list(row.shape)} to {out.dtype}{list(out.shape)}."
+                    )
+                kept[i] = np.asarray(out, dtype=np.float64)
+    value, slope = (kept.reshape(-1)[: x.size].reshape(x.shape) for kept in both)
     return value, slope
 
 

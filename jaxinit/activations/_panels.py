@@ -30,7 +30,7 @@ _HALVES = np.concatenate([(_t - 1.0) / 2.0, (_t + 1.0) / 2.0, [-1.0 + 1e-9, 1.0 
 def _resolved(
     values: np.ndarray, places: np.ndarray, dense: np.ndarray, floor: float, typical: float
 ) -> np.ndarray:
-    """Whether panels (rows) are resolved, from `values` at Gauss nodes and `dense` ones at `places` in (-1, 1).
+    """Whether panels (rows) are resolved, from `values` at Gauss nodes, `dense` ones at `places`.
 
     Rounding is measured against the panel's own size, or a tenth of the `typical` one where that is more:
     tanh' = 1 - tanh^2 is all noise where it has died out.

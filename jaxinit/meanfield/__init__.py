@@ -1,0 +1,13 @@
+"""Infinite width: maps, recursions, fixed points, critical lines, phase diagrams, kernels."""
+
+from jaxinit.meanfield._critical import CriticalPoint as CriticalPoint
+from jaxinit.meanfield._critical import critical as critical
+from jaxinit.meanfield._critical import critical_line as critical_line
+from jaxinit.meanfield._fixed_point import STATUS as STATUS
+from jaxinit.meanfield._fixed_point import FixedPoint as FixedPoint
+from jaxinit.meanfield._fixed_point import all_fixed_points as all_fixed_points
+from jaxinit.meanfield._fixed_point import fixed_point as fixed_point
+from jaxinit.meanfield._maps import chi as chi
+from jaxinit.meanfield._maps import correlation_map as correlation_map
+from jaxinit.meanfield._maps import length_map as length_map
+from jaxinit.meanfield._maps import one_minus_correlation_map as one_minus_correlation_map

@@ -69,8 +69,9 @@ def pow2(exponent: jax.Array, dtype: Any) -> jax.Array:
 def exponent_of(x: jax.Array, axis: int) -> jax.Array:
     """The power of two at or just above the largest magnitude along `axis`; 0 if that is 0 or not finite."""
     top = jnp.max(jnp.abs(x), axis=axis)
-    _, e = jnp.frexp(jnp.where(jnp.isfinite(top) & (top > 0), top, jnp.ones_like(top)))
-    return e.astype(jnp.int32)
+    usable = jnp.isfinite(top) & (top > 0)
+    _, e = jnp.frexp(jnp.where(usable, top, jnp.ones_like(top)))
+    return jnp.where(usable, e, 0).astype(jnp.int32)
 
 
 def normalize(x: jax.Array, exponent: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -84,21 +85,19 @@ def normalize(x: jax.Array, exponent: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _moments(x: jax.Array, exponent: jax.Array, offset: jax.Array) -> ChunkMoments:
     defined = ~jnp.isnan(x)
-    count = jnp.sum(defined, axis=0, dtype=jnp.int32)
-    zero = jnp.zeros_like(x)
+    count = jnp.sum(defined, axis=0, keepdims=True, dtype=jnp.int32)
+    zero, inf = jnp.zeros_like(x), jnp.full_like(x, jnp.inf)
     # Deviations from the first sample, so that m2 does not cancel when the mean is far from 0.
-    pivot = jnp.where(jnp.isfinite(x[0]), x[0], zero[0])
-    n = jnp.maximum(count, 1).astype(x.dtype)
+    first = x[:1]
+    pivot = jnp.where(jnp.isfinite(first), first, jnp.zeros_like(first))
     shifted = jnp.where(defined, x - pivot, zero)
-    mean = jnp.sum(shifted, axis=0) / n
+    mean = jnp.sum(shifted, axis=0, keepdims=True) / jnp.maximum(count, 1).astype(x.dtype)
     m2 = jnp.sum(jnp.where(defined, jnp.square(shifted - mean), zero), axis=0)
-    inf = jnp.full_like(x, jnp.inf)
     low = jnp.min(jnp.where(defined, x, inf), axis=0)
     high = jnp.max(jnp.where(defined, x, -inf), axis=0)
-    nan = jnp.full_like(mean, jnp.nan)
-    some = count > 0
-    mean, m2, low, high = (jnp.where(some, v, nan) for v in (mean + pivot, m2, low, high))
-    return ChunkMoments(count, mean, m2, low, high, exponent, offset)
+    some, nan = count[0] > 0, jnp.full_like(m2, jnp.nan)
+    centre, m2, low, high = (jnp.where(some, v, nan) for v in ((mean + pivot)[0], m2, low, high))
+    return ChunkMoments(count[0], centre, m2, low, high, exponent, offset)
 
 
 def reduce(samples: jax.Array | Scaled) -> ChunkMoments:
@@ -113,7 +112,7 @@ def reduce(samples: jax.Array | Scaled) -> ChunkMoments:
     top = jnp.where(top == lowest, 0, top)
     zero = jnp.zeros_like(top)
     if samples.log:
-        log = jnp.log(m) + (e - top).astype(m.dtype) * jnp.asarray(_LN2, m.dtype)
+        log = jnp.log(m) + (e - top[None]).astype(m.dtype) * jnp.asarray(_LN2, m.dtype)
         return _moments(log, zero, top)
-    shift = jnp.where(present, e - top, 0)
+    shift = jnp.where(present, e - top[None], 0)
     return _moments(m * pow2(shift, m.dtype), top, zero)

@@ -121,7 +121,7 @@ def read(path: str | os.PathLike[str]) -> Any:
             f"no record at {str(source)!r}: `jaxinit.load(path=...)` must name a saved record."
         )
     try:
-        with np.load(source, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(source.read_bytes()), allow_pickle=False) as archive:
             members = {name: archive[name] for name in archive.files}
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError) as error:
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +124,27 @@ class Propagation(Record):
                     }
                 )  # fmt: skip
         return out
+
+    def to_xarray(self) -> Any:
+        """The statistics as an xarray Dataset, each with its `_stderr`; dims site, input, pair (extra `xarray`)."""
+        try:
+            xarray = importlib.import_module("xarray")
+        except ImportError as error:
+            raise ImportError("to_xarray() needs xarray: pip install 'jaxinit[xarray]'.") from error
+        variables: dict[str, Any] = {}
+        for name, stat in self.statistics():
+            text, axes = STATISTICS[name]
+            variables[name] = (axes, stat.mean, {"long_name": text, "seeds": stat.count})
+            variables[f"{name}_stderr"] = (axes, stat.stderr)
+        coordinates = {
+            "site": list(self.sites),
+            "input": np.arange(self.inputs),
+            "pair": [f"{a},{b}" for a, b in self.pairs],
+        }
+        used = {axis for axes, *_ in variables.values() for axis in axes}
+        return xarray.Dataset(
+            variables, {k: v for k, v in coordinates.items() if k in used}, {"label": self.label}
+        )
 
     def table(self, max_rows: int = 24) -> Table:
         """One row a site: typical second moment, correlation, gradient, dead units.

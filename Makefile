@@ -1,0 +1,50 @@
+# Every target sets itself up: a virtual environment beside this file, made anew when pyproject.toml changes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready-dev
+JOBS ?= 2
+
+.PHONY: demo test quick slow lint docs bench smoke clean
+
+$(READY): pyproject.toml
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+## The whole story in one command: which initializer keeps the signal alive, and what that does to training.
+demo: $(READY)
+	$(BIN)/jaxinit demo --out demo
+
+## Everything that CI runs.
+test: lint $(READY)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+## The tests that take seconds.
+quick: $(READY)
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+## The benchmarks, with the ratios they print. Run them on a quiet machine.
+bench: $(READY)
+	for script in experiments/bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+## A small part of the tests on the newest JAX, where a newer interpreter is installed: make smoke PYTHON=python3.13
+smoke: .venv-newest/.ready
+	.venv-newest/bin/python -m pytest -q -m "not slow" tests/smoke
+
+.venv-newest/.ready: pyproject.toml
+	rm -rf .venv-newest
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade pip
+	.venv-newest/bin/python -m pip install --quiet --editable '.[plot,data]' pytest scipy
+	touch $@
+
+clean:
+	rm -rf $(VENV) .venv-newest demo .pytest_cache .mypy_cache .ruff_cache

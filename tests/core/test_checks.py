@@ -1,0 +1,84 @@
+"""Each refusal names the argument, the rule, the value and the way out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxinit._core import checks
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, np.float32(-2)])
+def test_number_out_of_bounds(value: float) -> None:
+    with pytest.raises(ValueError, match=r"`f\(scale=...\)` must be a finite number at least 0, got"):
+        checks.number("f", "scale", value, at_least=0.0)
+
+
+@pytest.mark.parametrize("value", ["1", None, True, [1.0], 1j, jnp.ones(2)])
+def test_number_of_the_wrong_kind(value: object) -> None:
+    with pytest.raises(TypeError, match=r"`f\(scale=...\)` must be a real"):
+        checks.number("f", "scale", value)
+
+
+def test_numbers_pass() -> None:
+    assert checks.number("f", "a", np.float32(0.5)) == 0.5
+    assert checks.number("f", "a", 3) == 3.0
+    assert jax.jit(lambda x: checks.number("f", "a", x) * 2)(1.5) == 3.0
+
+
+def test_integer() -> None:
+    assert checks.integer("f", "n", np.int64(3)) == 3
+    with pytest.raises(ValueError, match="an integer of at least 1, got 0"):
+        checks.integer("f", "n", 0, at_least=1)
+    for value in (1.0, True, "3"):
+        with pytest.raises(TypeError, match="an integer"):
+            checks.integer("f", "n", value)
+
+
+def test_choice_offers_the_nearest() -> None:
+    with pytest.raises(
+        ValueError, match="'fan_in', 'fan_out' or 'fan_avg', got 'fan_inn'. Did you mean 'fan_in'?"
+    ):
+        checks.choice("f", "mode", "fan_inn", ["fan_in", "fan_out", "fan_avg"])
+
+
+def test_nearest() -> None:
+    assert checks.nearest("kaimin", ["kaiming", "he"]) == "Did you mean 'kaiming'?"
+    assert checks.nearest("zzz", ["b", "a"]) == "Known names: a, b."
+
+
+def test_shape() -> None:
+    assert checks.shape("f", "shape", [np.int64(2), 0]) == (2, 0)
+    with pytest.raises(ValueError, match="at least 0"):
+        checks.shape("f", "shape", (2, -1))
+    with pytest.raises(TypeError):
+        checks.shape("f", "shape", (2.0,))
+
+
+def test_seeds() -> None:
+    assert checks.seeds("f", "seeds", 3).tolist() == [0, 1, 2]
+    assert checks.seeds("f", "seeds", [7, 5]).tolist() == [7, 5]
+    for value, words in (
+        (0, "at least 1"),
+        ([], "not empty"),
+        ([1, 1], "distinct"),
+        ([-1], r"\[0, 2\*\*32\)"),
+        ([2**40], r"\[0, 2\*\*32\)"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            checks.seeds("f", "seeds", value)
+    for value in (1.5, "abc", [[1, 2]], [0.5]):
+        with pytest.raises(TypeError, match="a count or a 1-D array of integers"):
+            checks.seeds("f", "seeds", value)
+
+
+def test_keys() -> None:
+    typed = jax.random.key(3, impl="threefry2x32")
+    raw = checks.require_threefry("f", "key", jax.random.PRNGKey(3))
+    assert (jax.random.key_data(raw) == jax.random.key_data(typed)).all()
+    with pytest.raises(ValueError, match="threefry"):
+        checks.require_threefry("f", "key", jax.random.key(0, impl="rbg"))
+    with pytest.raises(ValueError, match="one key"):
+        checks.require_threefry("f", "key", jax.random.split(typed, 2))
+    with pytest.raises(TypeError, match="jax.random key"):
+        checks.require_threefry("f", "key", 0)

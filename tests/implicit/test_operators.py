@@ -1,0 +1,240 @@
+"""Implicit matrices against matrices that were drawn: joint laws of forward and backward products."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from laws import other_law, same_law
+
+import jaxinit as ji
+from jaxinit.implicit import _frames, _gaussian, _haar
+
+SAMPLES = 20_000
+SHAPES = [(6, 6), (4, 7), (7, 4), (3, 3), (1, 5), (5, 1)]
+INPUTS = {
+    "generic": lambda n: np.random.default_rng(1).normal(size=(2, n)),
+    "equal": lambda n: np.ones((2, n)),
+    "one is zero": lambda n: np.stack([np.arange(1.0, n + 1), np.zeros(n)]),
+    "single": lambda n: np.random.default_rng(2).normal(size=(1, n)),
+}
+
+
+def cotangent(y: jax.Array) -> jax.Array:
+    """Depends on y as a network's cotangent may: nonlinearly, and across inputs."""
+    return jnp.tanh(2 * y) + 0.5 * jnp.flip(y, axis=0) ** 2 - 0.3
+
+
+def functionals(x: jax.Array, y: jax.Array, dx: jax.Array) -> dict[str, jax.Array]:
+    """Scalars of one sample; products and ratios tie the passes together."""
+    square = jnp.sum(dx**2)
+    return {
+        "y": y[0, 0],
+        "|y|^2": jnp.sum(y[-1] ** 2),
+        "y.y": jnp.sum(y[0] * y[-1]),
+        "dx": dx[0, -1],
+        "|dx|^2": square,
+        "dx.dx": jnp.sum(dx[0] * dx[-1]),
+        "dx y": dx[-1, 0] * y[0, 0],
+        "|dx|^2 |y|^2": square * jnp.sum(y**2),
+        "|dx|^2 / |y|^2": square / jnp.sum(y**2),
+    }
+
+
+def sample(products: Callable, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Functionals of SAMPLES draws of `products(key, x) -> y, dx`."""
+    rows = jnp.asarray(x, jnp.float32)
+
+    def one(key: jax.Array) -> dict[str, jax.Array]:
+        return functionals(rows, *products(key, rows))
+
+    keys = jax.random.split(jax.random.key(seed), SAMPLES)
+    return {k: np.asarray(v) for k, v in jax.jit(jax.vmap(one))(keys).items()}
+
+
+def implicit(law: str, n_out: int) -> Callable:
+    def products(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        make = ji.implicit.gaussian if law == "gaussian" else ji.implicit.haar
+        y, pull = jax.vjp(make(key, (x.shape[1], n_out), 0.7), x)
+        return y, pull(cotangent(y))[0]
+
+    return products
+
+
+def drawn(law: str, n_out: int) -> Callable:
+    def products(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        n_in = x.shape[1]
+        if law == "gaussian":
+            w = 0.7 * jax.random.normal(key, (n_in, n_out))
+        else:
+            w = 0.7 * jax.random.orthogonal(key, max(n_in, n_out))[:n_in, :n_out]
+        y = x @ w
+        return y, cotangent(y) @ w.T
+
+    return products
+
+
+@pytest.mark.parametrize("law", ["gaussian", "haar"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_joint_law(law: str, shape: tuple[int, int]) -> None:
+    x = INPUTS["generic"](shape[0])
+    same_law(sample(implicit(law, shape[1]), x, 0), sample(drawn(law, shape[1]), x, 1))
+
+
+@pytest.mark.parametrize("law", ["gaussian", "haar"])
+@pytest.mark.parametrize("kind", ["equal", "one is zero", "single"])
+def test_joint_law_of_degenerate_inputs(law: str, kind: str) -> None:
+    x = INPUTS[kind](5)
+    same_law(sample(implicit(law, 4), x, 2), sample(drawn(law, 4), x, 3))
+
+
+def test_joint_law_of_many_rows_by_householder() -> None:
+    x = np.random.default_rng(5).normal(size=(_frames.UNROLLED + 2, 6))
+    for law in ("gaussian", "haar"):
+        same_law(sample(implicit(law, 5), x, 4), sample(drawn(law, 5), x, 5))
+
+
+# --- twins: each of these mistakes must be seen ---------------------------------------------------------------
+
+
+def without_projection(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    there, back = jax.random.split(key)
+    y, (q, g) = _gaussian.forward(there, x, 5, 0.7)
+    d = cotangent(y)
+    q_d, r_d = _frames.orthonormalize(d)
+    fresh = jax.random.normal(back, (q_d.shape[0], q.shape[1]))
+    return y, 0.7 * (d @ g.T @ q + _frames.combine(r_d, fresh))
+
+
+def fresh_matrix_backward(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    there, back = jax.random.split(key)
+    y, _ = _gaussian.forward(there, x, 5, 0.7)
+    return y, cotangent(y) @ (0.7 * jax.random.normal(back, (x.shape[1], 5))).T
+
+
+def known_part_only(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    y, (q, g) = _gaussian.forward(key, x, 5, 0.7)
+    return y, 0.7 * (cotangent(y) @ g.T @ q)
+
+
+@pytest.mark.parametrize("wrong", [without_projection, fresh_matrix_backward, known_part_only])
+def test_twin_wrong_backward(wrong: Callable) -> None:
+    x = INPUTS["generic"](6)
+    other_law(sample(wrong, x, 0), sample(drawn("gaussian", 5), x, 1))
+
+
+def test_twin_gaussian_is_not_haar() -> None:
+    def scaled_gaussian(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y, pull = jax.vjp(ji.implicit.gaussian(key, (6, 6), 0.7 / np.sqrt(6)), x)
+        return y, pull(cotangent(y))[0]
+
+    x = INPUTS["generic"](6)
+    other_law(sample(scaled_gaussian, x, 0), sample(drawn("haar", 6), x, 1))
+
+
+def test_twin_haar_without_avoiding_the_seen_space() -> None:
+    def wrong(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        there, back = jax.random.split(key)
+        y, (q, u) = _haar.forward(there, x, 6, 0.7)
+        d = cotangent(y)
+        along = d @ u.T
+        _, r_d = _frames.orthonormalize(d - along @ u)
+        return y, 0.7 * (along @ q + _frames.combine(r_d, _haar._uniform_frame(back, 2, 6, x.dtype)))
+
+    x = INPUTS["generic"](6)
+    other_law(sample(wrong, x, 0), sample(drawn("haar", 6), x, 1))
+
+
+# --- identities that hold draw by draw ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("law", ["gaussian", "haar"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", sorted(INPUTS))
+def test_forward_and_backward_are_one_matrix(law: str, shape: tuple[int, int], kind: str) -> None:
+    """<x_a, d_b W^T> = <x_a W, d_b> for all a, b."""
+    x = jnp.asarray(INPUTS[kind](shape[0]), jnp.float32)
+    make = ji.implicit.gaussian if law == "gaussian" else ji.implicit.haar
+    y, pull = jax.vjp(make(jax.random.key(3), shape, 1.3), x)
+    d = cotangent(y)
+    (dx,) = pull(d)
+    scale = float(jnp.linalg.norm(x) * jnp.linalg.norm(dx) + jnp.linalg.norm(y) * jnp.linalg.norm(d))
+    np.testing.assert_allclose(x @ dx.T, y @ d.T, atol=5e-6 * scale)
+
+
+def test_haar_keeps_norms_and_angles_exactly() -> None:
+    x = jax.random.normal(jax.random.key(0), (3, 1000))
+    y, pull = jax.vjp(ji.implicit.haar(jax.random.key(1), (1000, 1000)), x)
+    np.testing.assert_allclose(y @ y.T, x @ x.T, atol=2e-3)
+    d = jax.random.normal(jax.random.key(2), (3, 1000))
+    (dx,) = pull(d)
+    np.testing.assert_allclose(dx @ dx.T, d @ d.T, atol=2e-3)
+
+
+@pytest.mark.parametrize("rows", [2, 3, 8, 9, 40])
+def test_frames_are_orthonormal_and_reproduce(rows: int) -> None:
+    x = jax.random.normal(jax.random.key(rows), (rows, 50))
+    q, r = _frames.orthonormalize(x)
+    np.testing.assert_allclose(q @ q.T, np.eye(rows), atol=2e-6)
+    np.testing.assert_allclose(_frames.combine(r, q), x, atol=2e-5)
+
+
+@pytest.mark.parametrize("angle", [1e-1, 1e-3, 1e-5, 1e-6])
+def test_near_equal_inputs_keep_their_distance(angle: float) -> None:
+    """1 - c = angle^2 / 2 down to 1e-12 comes through W within 1/sqrt(width)."""
+    n = 4096
+    u = np.linalg.qr(np.random.default_rng(0).normal(size=(n, 2)))[0].T * np.sqrt(n)
+    x = jnp.asarray(np.stack([u[0], np.cos(angle) * u[0] + np.sin(angle) * u[1]]), jnp.float32)
+    y = np.asarray(ji.implicit.gaussian(jax.random.key(0), (n, n), n**-0.5)(x), np.float64)
+    unit = y / np.linalg.norm(y, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.sum((unit[0] - unit[1]) ** 2), angle**2, rtol=0.1)
+
+
+# --- transforms and refusals ----------------------------------------------------------------------------------
+
+
+def test_composes_under_transforms() -> None:
+    def deep(key: jax.Array, x: jax.Array) -> jax.Array:
+        def layer(h: jax.Array, k: jax.Array) -> tuple[jax.Array, None]:
+            return jnp.tanh(ji.implicit.gaussian(k, (16, 16), 0.3)(h)), None
+
+        return jnp.sum(jax.lax.scan(layer, x, jax.random.split(key, 5))[0])
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jnp.ones((2, 16))
+    batched = jax.jit(jax.vmap(jax.grad(deep, argnums=1), in_axes=(0, None)))(keys, x)
+    single = jnp.stack([jax.grad(deep, argnums=1)(k, x) for k in keys])
+    np.testing.assert_allclose(batched, single, atol=1e-6)
+
+
+def test_derivative_by_the_scale() -> None:
+    def f(s: jax.Array) -> jax.Array:
+        return jnp.sum(ji.implicit.gaussian(jax.random.key(0), (8, 8), s)(jnp.ones((1, 8))))
+
+    s = jnp.float32(0.5)
+    np.testing.assert_allclose(jax.grad(f)(s), f(s) / s, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [ji.implicit.gaussian, ji.implicit.haar])
+def test_lowers_for_accelerators(make: Callable) -> None:
+    def f(key: jax.Array, x: jax.Array) -> jax.Array:
+        return jax.grad(lambda v: jnp.sum(make(key, (64, 32), 0.1)(v) ** 2))(x)
+
+    traced = jax.jit(f).trace(jax.random.key(0), jnp.ones((2, 64)))
+    assert traced.lower(lowering_platforms=("cuda", "tpu"))
+
+
+@pytest.mark.parametrize("make", [ji.implicit.gaussian, ji.implicit.haar])
+def test_bad_input(make: Callable) -> None:
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match=r"shape=.*\(n_in, n_out\)"):
+        make(key, (3,), 1.0)
+    with pytest.raises(ValueError, match="both at least 1"):
+        make(key, (3, 0), 1.0)
+    with pytest.raises(ValueError, match="greater than 0"):
+        make(key, (3, 3), -1.0)
+    with pytest.raises(TypeError, match=r"jax.random key"):
+        make(7, (3, 3), 1.0)
+    with pytest.raises(ValueError, match=r"\(\.\.\., 3\)"):
+        make(key, (3, 4), 1.0)(jnp.ones((2, 4)))

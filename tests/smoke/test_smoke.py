@@ -1,0 +1,45 @@
+"""The part that also runs on the newest JAX and Python: each area once, end to end, small."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import nnx
+
+import jaxinit as ji
+
+
+def test_initializers_plug_into_flax() -> None:
+    x = jnp.ones((1, 8))
+    dense = nn.Dense(16, kernel_init=ji.he_normal(), bias_init=ji.zeros())
+    params = dense.init(jax.random.key(0), x)["params"]
+    assert params["kernel"].shape == (8, 16) and not params["bias"].any()
+    layer = nnx.Linear(8, 16, kernel_init=ji.orthogonal(), rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(layer.kernel[...] @ layer.kernel[...].T, np.eye(8), atol=1e-5)
+
+
+def test_draws_are_those_of_jax() -> None:
+    key = jax.random.key(7)
+    for name in ("he_normal", "he_uniform", "glorot_normal", "lecun_uniform"):
+        ours = getattr(ji, name)()(key, (64, 32), jnp.float32)
+        theirs = getattr(jax.nn.initializers, name)()(key, (64, 32), jnp.float32)
+        assert (ours == theirs).all(), name
+
+
+def test_simulate_shows_what_he_et_al_show() -> None:
+    he, xavier = (
+        ji.simulate(ji.Network(20, 128, "relu", weight_variance=v), seeds=16).log_second_moment.mean[-1, 0]
+        for v in (2.0, 1.0)
+    )
+    np.testing.assert_allclose((he - xavier) / 20, np.log(2), rtol=1e-5)
+
+
+def test_simulate_any_initializer() -> None:
+    run = ji.simulate(ji.Network(3, 32, "tanh", initializer=ji.glorot_uniform()), seeds=4)
+    assert run.config["sampler"].startswith("materialized") and run.second_moment.shape == (3, 2)
+
+
+def test_records_are_saved(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    run = ji.simulate(ji.Network(3, 32, "gelu", weight_variance=2.0), seeds=4)
+    again = ji.load(run.save(tmp_path / "run.npz"))
+    assert (again.second_moment.mean == run.second_moment.mean).all() and again.provenance == run.provenance

@@ -32,7 +32,7 @@ class Size:
     seeds: int = 64
     runs: int = 3
     steps: int = 300
-    learning_rates: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03)
+    learning_rates: tuple[float, ...] = (0.001, 0.003, 0.01)
 
 
 QUICK = Size(width=64, seeds=16, runs=2, steps=100, learning_rates=(0.003, 0.01))

@@ -10,18 +10,20 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from jaxinit import __version__
-from jaxinit.cli import _compare, _demo, _simulate
+from jaxinit.cli import _compare, _demo, _saved, _simulate
 from jaxinit.cli._output import Output
 
-COMMANDS = (_demo, _simulate, _compare)
+COMMANDS: tuple[Any, ...] = (_demo, _simulate, _compare, _saved.Report(), _saved.Plot())
 
 _EPILOG = """\
 examples:
   jaxinit demo                                        the whole story in about two minutes
   jaxinit simulate --depth 50 --init he,xavier        signal and gradient, layer by layer
   jaxinit compare --data digits --init he,xavier      what the initializer does to training
+  jaxinit report demo/he.npz demo/xavier.npz          one page from saved records
 
 `jaxinit COMMAND --help` explains a command. Exit codes: 0 done, 2 bad input, 1 failure, 130 interrupted.
 """

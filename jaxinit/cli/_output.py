@@ -71,12 +71,12 @@ class Output:
         if self.as_json:
             print(json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False))
 
-    def path(self, path: Any) -> None:
-        """Name the file to open: the last line for people, the only line under --quiet."""
+    def path(self, path: Any, what: str = "Report") -> None:
+        """Name a file to open: the last line for people, the only line under --quiet."""
         if self.quiet and not self.as_json:
             print(path)
         else:
-            self.say(f"Report: {path}")
+            self.say(f"{what}: {path}")
 
     @contextlib.contextmanager
     def progress(self, title: str) -> Iterator[Callable[[int, int], object]]:

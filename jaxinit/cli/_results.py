@@ -87,10 +87,23 @@ def file_name(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "record"
 
 
-def write(folder: str, records: dict[str, Any], *, title: str, rerun: str) -> tuple[Path, list[Path]]:
-    """Save every record, the figures and the report; returns the report's path and all paths."""
+def draw(target: Path, records: dict[str, Any], *, kind: str = "png", theme: str = "light") -> list[Path]:
+    """Save the figures: one of all Propagation records together, one of each other record."""
     from jaxinit import plot
     from jaxinit.records import Propagation
+
+    spread = {label: r for label, r in records.items() if isinstance(r, Propagation)}
+    paths = []
+    if spread:
+        paths.append(plot.save(plot.depth_profiles(spread, theme=theme), target / f"profiles.{kind}"))
+    for label, record in records.items():
+        if label not in spread:
+            paths.append(plot.save(plot.figure(record, theme=theme), target / f"{file_name(label)}.{kind}"))
+    return paths
+
+
+def write(folder: str, records: dict[str, Any], *, title: str, rerun: str) -> tuple[Path, list[Path]]:
+    """Save every record, the figures and the report; returns the report's path and all paths."""
     from jaxinit.report import report
 
     target = Path(folder)
@@ -103,11 +116,6 @@ def write(folder: str, records: dict[str, Any], *, title: str, rerun: str) -> tu
             name = f"{file_name(label)}-{n}"
         taken.add(name)
         paths.append(record.save(target / f"{name}.npz"))
-    spread = {label: r for label, r in records.items() if isinstance(r, Propagation)}
-    if spread:
-        paths.append(plot.save(plot.depth_profiles(spread), target / "profiles.png"))
-    for label, record in records.items():
-        if label not in spread:
-            paths.append(plot.save(plot.figure(record), target / f"{file_name(label)}.png"))
+    paths += draw(target, records)
     page = report(records, target / "report.html", title=title, rerun=rerun)
     return page, [*paths, page]

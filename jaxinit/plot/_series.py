@@ -36,7 +36,7 @@ NAMES = {
     "kurtosis": ("Tails", "excess kurtosis over units"),
     "correlation": ("Correlation of two inputs", r"$c$"),
     "one_minus_correlation": ("Distance of two inputs", r"$1 - c$"),
-    "dead_fraction": ("Dead units", "share of units"),
+    "dead_fraction": ("Dead units", "share of units off for every input"),
     "saturated_fraction": ("Saturated units", "share of units"),
     "zero_fraction": ("Exact zeros", "share of activations"),
     "log_grad_second_moment": ("Gradient: second moment", r"$\langle(\partial L/\partial z)^2\rangle$"),

@@ -155,6 +155,19 @@ def curves(
 
     Raises:
         ValueError, TypeError: an argument breaks its rule, or the metric was not recorded.
+
+    Example:
+        >>> import numpy as np
+        >>> from jaxinit.plot import curves
+        >>> from jaxinit.records import Convergence
+        >>> runs = (2, 1, 3)  # initializers, learning rates, seeds
+        >>> record = Convergence(
+        ...     ("he", "zeros"), np.array([0.1]), np.arange(3), evaluated_at=np.array([0, 5]),
+        ...     train_loss=np.ones((*runs, 5)), validation_loss=np.ones((*runs, 2)), test_loss=np.ones(runs),
+        ...     validation_accuracy=None, test_accuracy=None, diverged_at=np.full(runs, -1),
+        ...     stopped_at=np.full(runs, -1))
+        >>> curves(record, "validation_loss").get_ylabel()
+        'validation loss'
     """
     record = _require("curves", record)
     metric = _metric("curves", record, metric, CURVES)
@@ -217,6 +230,19 @@ def learning_rate_sensitivity(
 
     Raises:
         ValueError, TypeError: an argument breaks its rule, or the metric was not recorded.
+
+    Example:
+        >>> import numpy as np
+        >>> from jaxinit.plot import learning_rate_sensitivity
+        >>> from jaxinit.records import Convergence
+        >>> runs = (2, 2, 3)  # initializers, learning rates, seeds
+        >>> record = Convergence(
+        ...     ("he", "zeros"), np.array([0.1, 1.0]), np.arange(3), evaluated_at=np.array([0, 5]),
+        ...     train_loss=np.ones((*runs, 5)), validation_loss=np.ones((*runs, 2)), test_loss=np.ones(runs),
+        ...     validation_accuracy=None, test_accuracy=None, diverged_at=np.full(runs, -1),
+        ...     stopped_at=np.full(runs, -1))
+        >>> learning_rate_sensitivity(record).get_ylabel()
+        'test loss after 5 steps'
     """
     where = "learning_rate_sensitivity"
     record = _require(where, record)
@@ -235,6 +261,19 @@ def training(
     """The training loss, the validation accuracy (or loss) and the learning rates, side by side.
 
     The arguments are those of `curves`; returns the Figure. One learning rate needs no third panel.
+
+    Example:
+        >>> import numpy as np
+        >>> from jaxinit.plot import training
+        >>> from jaxinit.records import Convergence
+        >>> runs = (2, 1, 3)  # initializers, learning rates, seeds
+        >>> record = Convergence(
+        ...     ("he", "zeros"), np.array([0.1]), np.arange(3), evaluated_at=np.array([0, 5]),
+        ...     train_loss=np.ones((*runs, 5)), validation_loss=np.ones((*runs, 2)), test_loss=np.ones(runs),
+        ...     validation_accuracy=None, test_accuracy=None, diverged_at=np.full(runs, -1),
+        ...     stopped_at=np.full(runs, -1))
+        >>> len(training(record).axes)
+        2
     """
     record = _require("training", record)
     checks.choice("training", "band", band, BANDS)

@@ -22,7 +22,7 @@ _PANELS = {
     "log_second_moment": "Typical second moment of the pre-activations against depth",
     "log_grad_second_moment": "Typical second moment of the gradient against depth",
     "correlation": "Correlation of the pre-activations of two inputs against depth",
-    "dead_fraction": "Share of units that are dead on every input, against depth",
+    "dead_fraction": "Share of units that are off for every input, against depth",
 }
 _TONE = {"": "", "alive": "ok", "vanishing": "warn", "exploding": "warn"}
 

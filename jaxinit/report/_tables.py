@@ -100,14 +100,17 @@ def worst_table(records: Mapping[str, Propagation]) -> Table | None:
         ("weakest signal", _least, "log_second_moment"),
         ("weakest gradient", _least, "log_grad_second_moment"),
         ("sharpest change of the signal", _sharpest, "log_second_moment"),
-        ("most dead units", _greatest, "dead_fraction"),
+        ("most units off", _greatest, "dead_fraction"),
         ("inputs most alike", _greatest, "correlation"),
     )
     kept = [c for c in columns if any(getattr(r, c[2]) is not None for r in records.values())]
     rows = tuple((label, *(cell(r, name) for _, cell, name in kept)) for label, r in records.items())
     if not kept:
         return None
-    note = "typical second moments; share of dead units; correlation of two inputs; after “at”: the site"
+    note = (
+        "typical second moments; share of units that are off for every input; correlation of two inputs; "
+        "after “at”: the site"
+    )
     return Table("", ("record", *(title for title, _, _ in kept)), rows, note)
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -39,11 +38,19 @@ def run_python(code, **environment):
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["demo", "--help"], ["simulate", "--help"], ["compare", "--help"]]
+    "words",
+    [
+        ["--help"],
+        ["demo", "--help"],
+        ["simulate", "--help"],
+        ["compare", "--help"],
+        ["report", "--help"],
+        ["plot", "--help"],
+    ],
 )
 def test_help_is_quick_and_shows_an_example(words):
     code = f"""
-import sys
+import sys, time
 from jaxinit.cli import main
 try:
     main({words!r})
@@ -51,15 +58,12 @@ except SystemExit as end:
     assert end.code == 0
 heavy = {{"jax", "numpy", "matplotlib", "flax", "optax", "rich"}} & set(sys.modules)
 assert not heavy, heavy
+print("seconds", time.process_time())  # of the processor: other work on the machine does not count
 """
-    seconds = []
-    for _ in range(3):
-        began = time.perf_counter()
-        done = run_python(code)
-        seconds.append(time.perf_counter() - began)
-        assert done.returncode == 0, done.stderr.decode()
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr.decode()
     assert "\n  jaxinit " in done.stdout.decode() and "example" in done.stdout.decode()
-    assert min(seconds) < 1.0
+    assert float(done.stdout.split()[-1]) < 1.0
 
 
 def test_version(capsys):

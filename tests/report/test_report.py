@@ -1,6 +1,7 @@
 """The page is whole, safe and self-contained, and says first what matters."""
 
 import base64
+import importlib
 import re
 from html.parser import HTMLParser
 
@@ -128,8 +129,9 @@ def test_what_differs_between_records_stands_apart(synthetic, tmp_path):
 def test_the_old_file_is_replaced_whole_or_not_at_all(synthetic, tmp_path, monkeypatch):
     path = tmp_path / "r.html"
     path.write_text("old")
+    module = importlib.import_module("jaxinit.report._report")
     with monkeypatch.context() as patch:
-        patch.setattr("jaxinit.report._report.depth_profile", lambda *a, **k: 1 / 0)
+        patch.setattr(module, "depth_profile", lambda *a, **k: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             report(synthetic.propagation(), path)
     assert path.read_text() == "old"

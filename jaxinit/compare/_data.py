@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from jaxinit._core import checks
+from jaxinit.compare._folders import LAYOUTS, read_folder
+from jaxinit.compare._synthetic import mnist1d, parity, teacher
 
 __all__ = ["DataNotAvailable", "Dataset", "load_data"]
 
 #: Data sets known by name.
-NAMES = ("digits",)
-_WAY_OUT = "Pass data=(x, y) arrays, the path of an .npz file, or data='digits'."
+NAMES = ("digits", "mnist1d", "parity", "teacher")
+_WAY_OUT = "Pass data=(x, y) arrays, the path of an .npz file or folder, data='digits' or data='mnist1d'."
 
 
 class DataNotAvailable(FileNotFoundError):
@@ -81,10 +83,11 @@ def load_data(
     """Data for `compare`, from a name, arrays or a file on this machine.
 
     Args:
-        data: "digits" (8x8 handwritten digits of scikit-learn, which carries them); `(x, y)` arrays with the
-            examples first, `y` integer labels `(n,)` or real targets `(n,)` or `(n, outputs)`; or the path of
-            an .npz file with x_train, y_train, x_test, y_test (the layout of Keras's mnist.npz). A Dataset
-            passes unchanged.
+        data: "digits" (8x8 handwritten digits of scikit-learn, which carries them), "mnist1d", "parity" or
+            "teacher" (made on the spot, see the functions of these names); `(x, y)` arrays with the examples
+            first, `y` integer labels `(n,)` or real targets `(n,)` or `(n, outputs)`; or the path of
+            an .npz file with x_train, y_train, x_test, y_test (the layout of Keras's mnist.npz), or of a
+            folder with IDX files or CIFAR-10 python batches. A Dataset passes unchanged.
         validation: share of the examples kept for validation (of the training part where the file has a test
             part).
         test: share kept for the test, where the file has none.
@@ -169,9 +172,11 @@ def _scaler(train: np.ndarray, standardize: str | None) -> Any:
 def _read(data: Any) -> tuple[str, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
     """Name, examples, targets, and the test part where the source has one of its own."""
     if isinstance(data, str) and data in NAMES:
-        return (data, *_checked(*_digits()), None)
+        make = {"digits": _digits, "mnist1d": mnist1d, "parity": parity, "teacher": teacher}[data]
+        return (data, *_checked(*make()), None)
     if isinstance(data, (str, os.PathLike)):
-        return _npz(data)
+        path = Path(data).expanduser()
+        return _folder(path) if path.is_dir() else _npz(path, data)
     if isinstance(data, (tuple, list)) and len(data) == 2:
         return ("arrays", *_checked(*data), None)
     raise checks.wrong_type(
@@ -212,8 +217,18 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     return datasets.load_digits(return_X_y=True)
 
 
-def _npz(data: str | os.PathLike[str]) -> tuple[str, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    path = Path(data).expanduser()
+def _folder(path: Path) -> tuple[str, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    parts = read_folder(path)
+    if parts is None:
+        raise DataNotAvailable(
+            f"data={str(path)!r} is a folder without data: looked for {LAYOUTS}. {_WAY_OUT}"
+        )
+    return (path.name, *_checked(*parts[0]), _checked(*parts[1]))
+
+
+def _npz(
+    path: Path, data: str | os.PathLike[str]
+) -> tuple[str, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
     if not path.is_file():
         hint = checks.nearest(str(data), NAMES)
         raise DataNotAvailable(

@@ -62,9 +62,21 @@ class Compiled:
 
 
 @functools.lru_cache(maxsize=32)
+def _remembered(model: Model, optimizer: Callable[[Any], Any], task: Task) -> Compiled:
+    return Compiled(Programs(model, optimizer, task))
+
+
 def compiled(model: Model, optimizer: Callable[[Any], Any], task: Task) -> Compiled:
     """The programs of a model, optimizer and task, kept for the next study with the same."""
-    return Compiled(Programs(model, optimizer, task))
+    try:
+        return _remembered(model, optimizer, task)
+    except TypeError:  # an optimizer that cannot be hashed
+        return Compiled(Programs(model, optimizer, task))
+
+
+def forget() -> None:
+    """Drop the programs that are kept."""
+    _remembered.cache_clear()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,6 +52,15 @@ class Outcomes(Record):
             stopped_at=np.full(runs, -1, np.int64),
         )
 
+    def reset(self, runs: list[Run]) -> None:
+        """Forget what runs that were cut short had written."""
+        for run in runs:
+            self.diverged_at[run] = self.stopped_at[run] = -1
+            figures = (self.train_loss, self.validation_loss, self.validation_accuracy, self.test_loss,
+                       self.test_accuracy, *self.signals.values())  # fmt: skip
+            for array in figures:
+                array[run] = np.nan
+
 
 class Store:
     """Outcomes that are written to a file now and then, if there is one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 import zlib
@@ -60,8 +61,8 @@ def compare(
             `jaxinit.models.adapt` for how an initializer reaches its kernels.
         initializers: names ("he"), initializers, or a dict of label to either. None (or "default") stands for
             the model's own initializers.
-        data: "digits", `(x, y)` arrays, the path of an .npz, or a `Dataset`; see `load_data`, which has the
-            options. Nothing is ever downloaded.
+        data: "digits", "mnist1d", `(x, y)` arrays, the path of an .npz or a folder, or a `Dataset`; see
+            `load_data`, which has the options. Nothing is ever downloaded.
         optimizer: "sgd", "momentum", "nesterov", "adam", "adamw", or a factory
             `learning_rate -> optax.GradientTransformation` (with any schedule or clipping in it); or a dict
             of such by name, each of which is combined with every initializer.
@@ -132,7 +133,7 @@ def compare(
     }
     study = _Study(adapted, arms, rates, numbers, plan, dataset, work, batch_size, root)
     began = time.monotonic()
-    store = Store(resume, study.outcomes(config))
+    store = Store(resume, study.outcomes(config, identify=resume is not None))
     try:
         with _progress.reporter(progress) as report:
             study.run(store, at_once, report)
@@ -170,8 +171,12 @@ class _Study:
         self.programs = 0
         self.drawn: dict[tuple[int, int], Any] = {}
 
-    def outcomes(self, config: dict[str, Any]) -> Outcomes:
-        """Empty outcomes, with the fingerprint by which an unfinished study is known again."""
+    def outcomes(self, config: dict[str, Any], identify: bool) -> Outcomes:
+        """Empty outcomes; with the fingerprint by which an unfinished study is known again, if asked."""
+        runs = (len(self.arms), len(self.rates), len(self.seeds))
+        marks = self.plan.evaluated_at
+        if not identify:
+            return Outcomes.empty({}, runs, int(marks[-1]), len(marks))
         seen = ("initializers", "optimizer", "data", "loss", "steps", "batch_size", "root", "stop_at")
         fingerprint = {k: config.get(k) for k in seen} | {
             "learning_rates": self.rates.tolist(),
@@ -182,8 +187,6 @@ class _Study:
             ),
             "model_checksum": _checksum(*jax.tree.leaves(self.draw(self.arms[0].initializer, 0)[0])),
         }
-        runs = (len(self.arms), len(self.rates), len(self.seeds))
-        marks = self.plan.evaluated_at
         return Outcomes.empty(fingerprint, runs, int(marks[-1]), len(marks))
 
     def draw(self, initializer: Any, s: int) -> tuple[Any, Any]:
@@ -222,11 +225,10 @@ class _Study:
         self, programs: Compiled, out: Outcomes, group: list[Run], orders: list[np.ndarray],
         tick: Callable[[int], None], at_once: int,
     ) -> None:  # fmt: skip
-        drawn = {(i, s): None for i, _, s in group}
-        if (
-            drawn.keys() != self.drawn.keys()
-        ):  # runs are ordered so that the rates of one draw follow each other
-            self.drawn = {(i, s): self.draw(self.arms[i].initializer, s) for i, s in drawn}
+        out.reset(group)
+        needed = dict.fromkeys((i, s) for i, _, s in group)
+        if needed.keys() != self.drawn.keys():  # the rates of one draw follow each other
+            self.drawn = {(i, s): self.draw(self.arms[i].initializer, s) for i, s in needed}
         variables = [self.drawn[i, s] for i, _, s in group]
         rates = [float(self.rates[r]) for _, r, _ in group]
         seeds = [s for *_, s in group]
@@ -256,8 +258,8 @@ class _Study:
     def groups(self, done: np.ndarray) -> list[tuple[Compiled, list[Run]]]:
         """Runs still to do, by the program that serves them."""
         out: list[tuple[Compiled, list[Run]]] = []
-        for factory in dict.fromkeys(arm.optimizer for arm in self.arms):
-            who = [i for i, arm in enumerate(self.arms) if arm.optimizer is factory]
+        for name, factory in {arm.optimizer_name: arm.optimizer for arm in self.arms}.items():
+            who = [i for i, arm in enumerate(self.arms) if arm.optimizer_name == name]
             runs = [(i, r, s) for i in who for s in range(len(self.seeds)) for r in range(len(self.rates))]
             runs = [run for run in runs if not done[run]]
             if takes_traced_rate(factory):
@@ -292,14 +294,24 @@ def _goal(stop_at: Any, work: Task) -> Goal | None:
     return Goal(metric, float(checks.number("compare", "stop_at", level)))
 
 
+def _shapes(model: Model, initializer: Any, x: jax.ShapeDtypeStruct) -> Any:
+    """Shapes of parameters and state, by tracing the draw."""
+    try:
+        return _remembered_shapes(model, initializer, x)
+    except TypeError:  # an initializer that cannot be hashed, or one that is no initializer: trace and see
+        return _remembered_shapes.__wrapped__(model, initializer, x)
+
+
+@functools.lru_cache(maxsize=256)
+def _remembered_shapes(model: Model, initializer: Any, x: jax.ShapeDtypeStruct) -> Any:
+    key = jax.random.key(0, impl="threefry2x32")
+    return jax.eval_shape(lambda k, inputs: model.init(initializer, k, inputs), key, x)
+
+
 def _check_shapes(model: Model, arms: tuple[Arm, ...], data: Dataset, work: Task) -> None:
     """Trace every initializer once: parameters alike for all, outputs that fit the targets."""
-    key = jax.random.key(0, impl="threefry2x32")
     x = jax.ShapeDtypeStruct((2, *data.x_train.shape[1:]), jnp.float32)
-    drawn: dict[str, Any] = {}
-    for arm in arms:
-        draw = lambda k, inputs, initializer=arm.initializer: model.init(initializer, k, inputs)  # noqa: E731
-        drawn[arm.label] = jax.eval_shape(draw, key, x)
+    drawn = {arm.label: _shapes(model, arm.initializer, x) for arm in arms}
     first = arms[0].label
     for name, variables in drawn.items():
         if variables != drawn[first]:

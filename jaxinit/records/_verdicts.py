@@ -57,15 +57,17 @@ def _verdict(record: Convergence, i: int, name: str, learned: np.ndarray, leader
     if not learned.any():
         where = f"in {record.steps} steps at {tried}, in any of {seeds}"
         return f"Does not learn {where}: {measure}, no better than {_trivial(record)}."
-    share = learned[best]
+    crossing, share = record.steps_to()[name], learned[best]
+    where = f"{measure} at learning rate {rates[best]:.3g}"
     if share == 0.0:
-        sentence = f"Does not learn at the rate chosen on validation data ({rates[best]:.3g}): {measure}"
+        sentence = f"Does not learn at the rate chosen on validation data: {where}"
     elif share < 1.0:
         count = round(share * len(record.seeds))
-        sentence = f"Learns in {count} of {seeds}: {measure} at learning rate {rates[best]:.3g}"
+        sentence = f"Beats the trivial answer in {count} of {seeds} only: {where}"
+    elif 2 * crossing.reached > len(crossing.steps):
+        sentence = f"Trains: {where}"
     else:
-        sentence = f"Trains: {measure} at learning rate {rates[best]:.3g}"
-    crossing = record.steps_to()[name]
+        sentence = f"Learns, but in most runs falls short of the best: {where}"
     sign = "≥" if record.measure == "accuracy" else "≤"
     level = f"{record.measure} {sign} {crossing.threshold:.3g}"
     sentence += f"; steps to validation {level}: {format_crossing(crossing)}."

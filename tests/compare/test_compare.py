@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from jaxinit.compare import compare, load_data
-from jaxinit.compare._execute import Compiled, compiled
+from jaxinit.compare._execute import Compiled, forget
 from jaxinit.compare._optimizers import NAMED, takes_traced_rate
 from jaxinit.compare._task import task
 from jaxinit.compare._training import Programs, batches, epochs
@@ -34,7 +34,7 @@ def run(initializers=("he", "zeros"), data=(X, Y), optimizer="momentum", model=M
 
 @pytest.fixture(scope="module")
 def record():
-    compiled.cache_clear()
+    forget()
     return run()
 
 
@@ -268,7 +268,7 @@ def test_schedules_and_clipping_come_with_the_factory(factory, programs):
 
 
 def test_several_optimizers_are_arms():
-    compiled.cache_clear()
+    forget()
     record = run(optimizer={"plain": "sgd", "adam": "adam"})
     assert record.initializers == ("he, plain", "he, adam", "zeros, plain", "zeros, adam")
     np.testing.assert_array_equal(record.train_loss[[0, 2]], run(optimizer="sgd").train_loss)

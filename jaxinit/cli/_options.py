@@ -63,7 +63,7 @@ def initializer(text: str) -> Any:
     if name in ("get", "names", "fans", "from_config") or name not in initializers.__all__ or factory is None:
         initializers.get(name)  # an unknown name: the error lists the nearest
         raise ValueError(f"{rule}; the aliases of names take no arguments, {name!r} is one")
-    return factory(*arguments, **keywords)
+    return initializers.get(factory(*arguments, **keywords))
 
 
 def initializers(text: str) -> dict[str, Any]:

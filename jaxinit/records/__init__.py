@@ -3,6 +3,7 @@
 from jaxinit.records._codec import saved as saved
 from jaxinit.records._convergence import Convergence as Convergence
 from jaxinit.records._convergence import Crossing as Crossing
+from jaxinit.records._phase_diagram import PhaseDiagram as PhaseDiagram
 from jaxinit.records._propagation import STATISTICS as STATISTICS
 from jaxinit.records._propagation import Propagation as Propagation
 from jaxinit.records._provenance import provenance as provenance

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxinit._core import checks
 from jaxinit.compare._outcomes import Outcomes, Run
+from jaxinit.compare._signals import observe
 from jaxinit.compare._task import Task
 from jaxinit.compare._training import Programs, batches
 from jaxinit.models import Model
@@ -46,6 +47,9 @@ class Compiled:
         self.start = jax.jit(self._counted(programs.start))
         self.advance = jax.jit(self._counted(programs.advance))
         self.evaluate = jax.jit(self._counted(programs.evaluate))
+        see = functools.partial(observe, programs)
+        self.observe = jax.jit(self._counted(see))
+        self.observe_many = jax.jit(self._counted(jax.vmap(see, in_axes=(0, 0, None, None))))
         self.start_many = jax.jit(self._counted(jax.vmap(programs.start)))
         many = jax.vmap(programs.advance, in_axes=(0, 0, 0, None, None, 0, 0))
         self.advance_many = jax.jit(self._counted(many))
@@ -105,6 +109,7 @@ class Plan:
     y: Any
     evaluated_at: np.ndarray
     goal: Goal | None
+    watched: tuple[Any, Any] | None = None
 
     @property
     def longest(self) -> int:
@@ -138,7 +143,14 @@ def train_one(
     carry = compiled.start(*variables, lr)
     marks = plan.evaluated_at
     evaluate, validation = compiled.evaluate, plan.held_out.validation
+
+    def watch(e: int) -> None:
+        if plan.watched is not None and out.diverged_at[run] < 0:
+            for name, values in compiled.observe(carry, lr, *plan.watched).items():
+                out.signals[name][run][e] = np.asarray(values)
+
     _evaluated(out, run, 0, *map(float, evaluate(carry, *validation)))
+    watch(0)
     for e, (begin, end) in enumerate(itertools.pairwise(marks), start=1):
         if _over(out, run, plan.goal, e - 1, int(begin)):
             break
@@ -147,6 +159,7 @@ def train_one(
         figures = evaluate(carry, *validation)
         _trained(out, run, int(begin), np.asarray(losses)[: end - begin])
         _evaluated(out, run, e, *map(float, figures))
+        watch(e)
         tick(int(end - begin))
     _over(out, run, plan.goal, len(marks) - 1, int(marks[-1]))
     _tested(out, run, *map(float, evaluate(carry, *plan.held_out.test)))
@@ -176,6 +189,11 @@ def train_many(
         for run, loss, accuracy in zip(runs, *map(np.asarray, evaluate(carry, *validation)), strict=True):
             if not _ended(out, run):
                 _evaluated(out, run, e, float(loss), float(accuracy))
+        if plan.watched is not None:
+            for name, rows in compiled.observe_many(carry, lr, *plan.watched).items():
+                for run, row in zip(runs, np.asarray(rows), strict=True):
+                    if not _ended(out, run):
+                        out.signals[name][run][e] = row
 
     evaluated(0)
     for e, (begin, end) in enumerate(itertools.pairwise(marks), start=1):

@@ -36,7 +36,9 @@ class Outcomes(Record):
     signals: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @staticmethod
-    def empty(fingerprint: dict[str, Any], runs: Run, steps: int, evaluations: int) -> Outcomes:
+    def empty(
+        fingerprint: dict[str, Any], runs: Run, steps: int, evaluations: int, signals: dict[str, int]
+    ) -> Outcomes:
         def nans(*shape: int) -> np.ndarray:
             return np.full((*runs, *shape), np.nan, np.float32)
 
@@ -50,6 +52,7 @@ class Outcomes(Record):
             test_accuracy=nans(),
             diverged_at=np.full(runs, -1, np.int64),
             stopped_at=np.full(runs, -1, np.int64),
+            signals={name: nans(evaluations, sites) for name, sites in signals.items()},
         )
 
     def reset(self, runs: list[Run]) -> None:

@@ -20,6 +20,7 @@ from jaxinit.compare._data import Dataset, load_data
 from jaxinit.compare._execute import Compiled, Goal, HeldOut, Plan, compiled, together, train_many, train_one
 from jaxinit.compare._optimizers import FixedRate, takes_traced_rate
 from jaxinit.compare._outcomes import Outcomes, Run, Store
+from jaxinit.compare._signals import SIGNALS, sites_of
 from jaxinit.compare._task import Task, task
 from jaxinit.compare._training import epochs
 from jaxinit.ensemble import keys_of
@@ -28,6 +29,8 @@ from jaxinit.records import Convergence, provenance
 
 #: What the parts of a run's key are for: seed s is fold_in(key(root), s), and this is folded into it.
 _DRAW, _ORDER, _NOISE = 0, 1, 2
+#: Validation examples on which signals are taken.
+_WATCHED = 128
 
 
 def compare(
@@ -43,6 +46,7 @@ def compare(
     evaluate_every: int | None = None,
     loss: Any = None,
     stop_at: dict[str, float] | None = None,
+    signals: bool = False,
     root: int = 0,
     batching: str = "auto",
     runs_at_once: int | None = None,
@@ -72,6 +76,9 @@ def compare(
         evaluate_every: steps between evaluations on validation data (default: 20 evaluations a run).
         loss: "cross_entropy", "mse", or `(outputs, targets) -> (batch,)` losses (default: by the targets).
         stop_at: such as {"validation_accuracy": 0.9}: a run ends at the first evaluation that reaches it.
+        signals: record, at each evaluation and for each kernel, the second moment of its layer's output, the
+            share of silent units, the gradient, the weights and the next update relative to them, on 128
+            validation examples: `record.signals[name]` is `(I, R, S, E, site)`.
         root: of all keys.
         batching: "sequential", "vmap", or "auto": one run after the other on CPU, where a vmap over weights
             is slower, and many at once on accelerators.
@@ -111,10 +118,17 @@ def compare(
         rule = f"at most the {len(dataset.x_train)} examples of the training part"
         raise checks.bad("compare", "batch_size", rule, batch_size)
     adapted = adapt(model)
-    _check_shapes(adapted, arms, dataset, work)
+    params = _check_shapes(adapted, arms, dataset, work)
+    sites = sites_of(params) if signals else ()
 
     marks = np.unique(np.append(np.arange(0, steps, every), steps))
-    plan = Plan(HeldOut.of(dataset), jnp.asarray(dataset.x_train), jnp.asarray(dataset.y_train), marks, goal)
+    few = slice(0, _WATCHED)
+    watched = (
+        (jnp.asarray(dataset.x_validation[few]), jnp.asarray(dataset.y_validation[few])) if signals else None
+    )
+    plan = Plan(
+        HeldOut.of(dataset), jnp.asarray(dataset.x_train), jnp.asarray(dataset.y_train), marks, goal, watched
+    )
     config: dict[str, Any] = {
         "model": adapted.name,
         "initializers": {arm.label: label_of(arm.initializer) for arm in arms},
@@ -124,6 +138,7 @@ def compare(
         "steps": steps,
         "batch_size": batch_size,
         "root": root,
+        "signals": signals,
         "train_size": len(dataset.x_train),
         "validation_size": len(dataset.x_validation),
         "test_size": len(dataset.x_test),
@@ -131,7 +146,7 @@ def compare(
         **(dataset.baseline() if work.name in ("cross_entropy", "mse") else {}),
         **({} if label is None else {"label": label}),
     }
-    study = _Study(adapted, arms, rates, numbers, plan, dataset, work, batch_size, root)
+    study = _Study(adapted, arms, rates, numbers, plan, dataset, work, batch_size, root, sites)
     began = time.monotonic()
     store = Store(resume, study.outcomes(config, identify=resume is not None))
     try:
@@ -153,6 +168,8 @@ def compare(
         test_accuracy=out.test_accuracy if work.classification else None,
         diverged_at=out.diverged_at,
         stopped_at=out.stopped_at,
+        signals=out.signals,
+        sites=sites,
         config=config,
         provenance=provenance(),
     )
@@ -163,12 +180,13 @@ class _Study:
 
     def __init__(
         self, model: Model, arms: tuple[Arm, ...], rates: np.ndarray, seeds: np.ndarray, plan: Plan,
-        data: Dataset, work: Task, batch_size: int, root: int,
+        data: Dataset, work: Task, batch_size: int, root: int, sites: tuple[str, ...],
     ) -> None:  # fmt: skip
         self.model, self.arms, self.rates, self.seeds = model, arms, rates, seeds
         self.plan, self.data, self.work, self.batch_size = plan, data, work, batch_size
         self.keys = keys_of(seeds, root)
         self.programs = 0
+        self.signals = {} if plan.watched is None else dict.fromkeys(SIGNALS, len(sites))
         self.drawn: dict[tuple[int, int], Any] = {}
 
     def outcomes(self, config: dict[str, Any], identify: bool) -> Outcomes:
@@ -176,8 +194,18 @@ class _Study:
         runs = (len(self.arms), len(self.rates), len(self.seeds))
         marks = self.plan.evaluated_at
         if not identify:
-            return Outcomes.empty({}, runs, int(marks[-1]), len(marks))
-        seen = ("initializers", "optimizer", "data", "loss", "steps", "batch_size", "root", "stop_at")
+            return Outcomes.empty({}, runs, int(marks[-1]), len(marks), self.signals)
+        seen = (
+            "initializers",
+            "optimizer",
+            "signals",
+            "data",
+            "loss",
+            "steps",
+            "batch_size",
+            "root",
+            "stop_at",
+        )
         fingerprint = {k: config.get(k) for k in seen} | {
             "learning_rates": self.rates.tolist(),
             "seeds": self.seeds.tolist(),
@@ -187,7 +215,7 @@ class _Study:
             ),
             "model_checksum": _checksum(*jax.tree.leaves(self.draw(self.arms[0].initializer, 0)[0])),
         }
-        return Outcomes.empty(fingerprint, runs, int(marks[-1]), len(marks))
+        return Outcomes.empty(fingerprint, runs, int(marks[-1]), len(marks), self.signals)
 
     def draw(self, initializer: Any, s: int) -> tuple[Any, Any]:
         """Parameters and state of seed number s, drawn outside the training program."""
@@ -308,8 +336,11 @@ def _remembered_shapes(model: Model, initializer: Any, x: jax.ShapeDtypeStruct) 
     return jax.eval_shape(lambda k, inputs: model.init(initializer, k, inputs), key, x)
 
 
-def _check_shapes(model: Model, arms: tuple[Arm, ...], data: Dataset, work: Task) -> None:
-    """Trace every initializer once: parameters alike for all, outputs that fit the targets."""
+def _check_shapes(model: Model, arms: tuple[Arm, ...], data: Dataset, work: Task) -> Any:
+    """Trace every initializer once, and return the shapes of the parameters.
+
+    They must be alike for all, and the outputs fit the targets.
+    """
     x = jax.ShapeDtypeStruct((2, *data.x_train.shape[1:]), jnp.float32)
     drawn = {arm.label: _shapes(model, arm.initializer, x) for arm in arms}
     first = arms[0].label
@@ -322,3 +353,4 @@ def _check_shapes(model: Model, arms: tuple[Arm, ...], data: Dataset, work: Task
         rule = f"one that returns {data.outputs} outputs an example for data {data.name!r}"
         got = f"outputs of shape {outputs.shape} for 2 examples"
         raise checks.bad("compare", "model", rule, got, f"Set the width of its last layer to {data.outputs}.")
+    return drawn[first][0]

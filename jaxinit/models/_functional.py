@@ -34,11 +34,14 @@ class Model:
             collections that are not trained (empty for most models).
         apply: `(params, state, x, train, key) -> (output, state)`. `train` is a Python bool; `key` feeds
             dropout and the like, and may be None when `train` is False.
+        observe: `(params, state, x) -> {path: output}` of the layers that hold a kernel, or None where the
+            kind of model has no way to see them.
     """
 
     name: str
     init: Callable[[Initializer | None, Any, Any], tuple[Any, Any]]
     apply: Callable[[Any, Any, Any, bool, Any], tuple[Any, Any]]
+    observe: Callable[[Any, Any, Any], dict[str, Any]] | None = None
 
 
 def from_functions(init: Callable[..., Any], apply: Callable[..., Any], name: str = "functions") -> Model:

@@ -12,3 +12,4 @@ from jaxinit.meanfield._maps import correlation_map as correlation_map
 from jaxinit.meanfield._maps import length_map as length_map
 from jaxinit.meanfield._maps import one_minus_correlation_map as one_minus_correlation_map
 from jaxinit.meanfield._phase_diagram import phase_diagram as phase_diagram
+from jaxinit.meanfield._propagate import propagate as propagate

@@ -41,7 +41,7 @@ class Table(NamedTuple):
 
     Attributes:
         start: log q at the left end of the first panel.
-        lengths: (panels, 2, nodes_q), of V and X.
+        lengths: (panels, 3, nodes_q), of V, its derivative and X.
         pairs: (panels, 2, nodes_q, nodes_t), of R, for t in [0, 1] and in [1, sqrt 2]; one panel of zeros if
             the table holds lengths only.
     """
@@ -61,7 +61,10 @@ def _length_panel(activation: Activation, panel: int) -> np.ndarray:
     nodes, project = _chebyshev(_NODES_Q)
     q = np.exp(_WIDTH * (panel + 0.5 * (nodes + 1.0)))
     found = [moments(activation, v) for v in q.tolist()]
-    return np.stack([project @ [m.second for m in found], project @ [m.slope_second for m in found]])
+    second, slope = (
+        project @ np.asarray(v) for v in ([m.second for m in found], [m.slope_second for m in found])
+    )
+    return np.stack([second, _derivative(_NODES_Q) @ second, slope])
 
 
 @functools.lru_cache(maxsize=512)
@@ -113,13 +116,19 @@ def table(
     return Table(np.float64(first * _WIDTH), lengths, held)
 
 
-def _basis(x: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """Chebyshev polynomials T_0 .. T_(count-1) at x, and their derivatives."""
-    values, slopes = [jnp.ones_like(x), x], [jnp.zeros_like(x), jnp.ones_like(x)]
-    for _ in range(count - 2):
-        values.append(2.0 * x * values[-1] - values[-2])
-        slopes.append(2.0 * values[-2] + 2.0 * x * slopes[-1] - slopes[-2])
-    return jnp.stack(values), jnp.stack(slopes)
+def _basis(x: jax.Array, count: int) -> jax.Array:
+    """Chebyshev polynomials T_0 .. T_(count-1) at x in [-1, 1]."""
+    return jnp.cos(jnp.arange(count) * jnp.arccos(jnp.clip(x, -1.0, 1.0)))
+
+
+@functools.cache
+def _derivative(count: int) -> np.ndarray:
+    """The matrix from Chebyshev coefficients to those of the derivative."""
+    columns = [np.polynomial.chebyshev.chebder(row) for row in np.eye(count)[1:]]
+    matrix = np.zeros((count, count))
+    for n, column in enumerate(columns, start=1):
+        matrix[: len(column), n] = column
+    return matrix
 
 
 def _place(held: Table, q: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -132,16 +141,15 @@ def _place(held: Table, q: jax.Array) -> tuple[jax.Array, jax.Array]:
 def lengths(held: Table, q: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """V(q), dV/dq and X(q) of a scalar q > 0."""
     panel, x = _place(held, q)
-    basis, slope = _basis(x, _NODES_Q)
-    coefficients = held.lengths[panel]
-    return coefficients[0] @ basis, (coefficients[0] @ slope) * 2.0 / (_WIDTH * q), coefficients[1] @ basis
+    v, growth, slope = held.lengths[panel] @ _basis(x, _NODES_Q)
+    return v, growth * 2.0 / (_WIDTH * q), slope
 
 
 def at_length(held: Table, q: jax.Array) -> jax.Array:
-    """Coefficients of R(q, .) in t, shape (2, nodes_t), at a scalar q > 0."""
+    """Coefficients in t of R(q, .) and of its derivative, shape (2 halves, 2, nodes_t), at a scalar q > 0."""
     panel, x = _place(held, q)
-    basis, _ = _basis(x, _NODES_Q)
-    return jnp.einsum("hat,a->ht", held.pairs[panel], basis)
+    values = jnp.einsum("hat,a->ht", held.pairs[panel], _basis(x, _NODES_Q))
+    return jnp.stack([values, values @ _derivative(_NODES_T).T], axis=1)
 
 
 def ratio(coefficients: jax.Array, epsilon: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -152,8 +160,5 @@ def ratio(coefficients: jax.Array, epsilon: jax.Array) -> tuple[jax.Array, jax.A
     t = jnp.sqrt(epsilon)
     beyond = (epsilon > 1.0).astype(int)
     width = jnp.where(epsilon > 1.0, math.sqrt(2.0) - 1.0, 1.0)
-    x = 2.0 * (t - beyond) / width - 1.0
-    basis, slope = _basis(x, _NODES_T)
-    chosen = coefficients[beyond]
-    value = chosen @ basis
-    return value, value + 0.5 * t * (chosen @ slope) * 2.0 / width
+    value, slope = coefficients[beyond] @ _basis(2.0 * (t - beyond) / width - 1.0, _NODES_T)
+    return value, value + t * slope / width

@@ -1,0 +1,7 @@
+"""From analysis to parameters: critical initializers, re-initialization of whole models."""
+
+from jaxinit.adapt._critical import critical as critical
+from jaxinit.adapt._init_table import InitRow as InitRow
+from jaxinit.adapt._init_table import InitTable as InitTable
+from jaxinit.adapt._init_table import init_table as init_table
+from jaxinit.adapt._reinit import reinit as reinit

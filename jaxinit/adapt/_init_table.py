@@ -1,0 +1,201 @@
+"""Which law each parameter of a model really got, asked and measured, for models one did not write."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import nnx
+from rich.table import Table
+
+from jaxinit._core import checks
+from jaxinit.adapt._paths import flatten
+from jaxinit.initializers import Initializer, fans
+
+__all__ = ["InitRow", "InitTable", "init_table"]
+
+#: excess kurtosis of the laws that iid weights have
+KURTOSIS = {"normal": 0.0, "truncated_normal": -0.6297, "uniform": -1.2}
+#: scale * 1 / fan of the named schemes, for iid laws
+SCHEMES = (("he", 2.0, "fan_in"), ("lecun", 1.0, "fan_in"), ("glorot", 1.0, "fan_avg"))
+
+
+@dataclasses.dataclass(frozen=True)
+class InitRow:
+    """One parameter. `law` is identified from the values; `asked` is the initializer the module holds, if it does.
+
+    `matches` names the scheme whose standard deviation and law agree with the values within 5 standard errors.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    law: str
+    fan_in: float | None
+    mean: float
+    stddev: float
+    stderr: float
+    asked: Any
+    asked_stddev: float | None
+    matches: str
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the measured standard deviation is the one asked for, None where nothing known was asked."""
+        if self.asked_stddev is None:
+            return None
+        return abs(self.stddev - self.asked_stddev) <= 5 * self.stderr + 1e-6 * self.asked_stddev
+
+
+@dataclasses.dataclass(frozen=True)
+class InitTable:
+    """The rows of `init_table`; prints as a table."""
+
+    rows: tuple[InitRow, ...]
+
+    def __getitem__(self, path: str) -> InitRow:
+        for row in self.rows:
+            if row.path == path:
+                return row
+        raise KeyError(f"no parameter {path!r}. {checks.nearest(path, [r.path for r in self.rows])}")
+
+    def table(self) -> Table:
+        """A rich table."""
+        table = Table(title="initial parameters", title_justify="left")
+        for column in ("parameter", "shape", "law", "matches", "stddev", "asked", "asked stddev"):
+            table.add_column(column, justify="left" if column in ("parameter", "law", "matches") else "right")
+        for r in self.rows:
+            asked = (
+                "" if r.asked is None else repr(r.asked) if isinstance(r.asked, Initializer) else "a callable"
+            )
+            flag = " !" if r.agrees is False else ""
+            wanted = "" if r.asked_stddev is None else f"{r.asked_stddev:.4g}{flag}"
+            shape = "x".join(map(str, r.shape)) or "scalar"
+            table.add_row(r.path, shape, r.law, r.matches, f"{r.stddev:.4g} ± {r.stderr:.1g}", asked, wanted)
+        return table
+
+
+def init_table(model: Any, x: Any = None, key: Any = None) -> InitTable:
+    """Which initializer each parameter really got: asked, and measured from the drawn values.
+
+    Args:
+        model: a linen module (initialized here on `x`), an nnx module, or any pytree of parameters.
+        x: an input of a linen module, or a tuple of inputs.
+        key: key of the draw of a linen module, `jax.random.key(0)` by default.
+
+    Returns:
+        An `InitTable` with one row a floating-point parameter: the law told from the values ("zeros", "constant",
+        "uniform", "truncated_normal", "normal", "orthogonal", or "unknown"), mean and standard deviation with its
+        standard error, the named scheme that matches, and, for linen modules, the initializer that the module
+        holds with the standard deviation it promises.
+
+    The law is told apart by the kurtosis, within 5 standard errors: small parameters stay "unknown". Fans follow
+    the convention (*spatial, in, out).
+
+    Raises:
+        TypeError: for a linen module without `x`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from flax import linen as nn
+        >>> from jaxinit.adapt import init_table
+        >>> rows = init_table(nn.Dense(256), jnp.ones((1, 512)))
+        >>> rows["params/kernel"].matches, rows["params/bias"].law
+        ('lecun_normal', 'zeros')
+    """
+    asked: dict[str, tuple[Any, tuple[int, ...] | None]] = {}
+    if isinstance(model, nn.Module):
+        if x is None:
+            raise checks.wrong_type("init_table", "x", "an input for a linen module", x)
+        params, asked = _initialize(model, x, jax.random.key(0) if key is None else key)
+    elif isinstance(model, nnx.Module):
+        params = nnx.state(model, nnx.Param)
+    else:
+        params = model
+    rows = []
+    for path, leaf in flatten(params)[0]:
+        if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.size:
+            rows.append(_row(path, leaf, *asked.get(path, (None, None))))
+    return InitTable(tuple(rows))
+
+
+def _initialize(model: nn.Module, x: Any, key: Any) -> tuple[Any, dict[str, Any]]:
+    """Variables of a linen module, and the initializer that each one's module holds under `<name>_init`."""
+    seen: dict[str, nn.Module] = {}
+
+    def watch(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        seen["/".join(("params", *context.module.path))] = context.module
+        return next_fun(*args, **kwargs)
+
+    inputs = x if isinstance(x, tuple) else (x,)
+    with nn.intercept_methods(watch):
+        variables = model.init(key, *inputs)
+    asked = {}
+    for path, leaf in flatten(variables)[0]:
+        parent, _, name = path.rpartition("/")
+        module = seen.get(parent)
+        init = getattr(module, f"{name}_init", None)
+        if init is not None:
+            asked[path] = (init, _called_with(module, name, leaf.shape))
+    return variables, asked
+
+
+def _called_with(module: Any, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape the initializer saw: DenseGeneral flattens its kernel to (batch * in, out)."""
+    if isinstance(module, nn.DenseGeneral) and not isinstance(module, nn.Dense):
+        features = module.features if isinstance(module.features, (tuple, list)) else (module.features,)
+        if name == "kernel":
+            return math.prod(shape[: -len(features)]), math.prod(shape[-len(features) :])
+        return (math.prod(shape),)
+    return tuple(shape)
+
+
+def _row(path: str, leaf: Any, asked: Any, called: tuple[int, ...] | None) -> InitRow:
+    w = np.asarray(leaf).astype(np.float64)
+    shape = tuple(w.shape) if called is None else called
+    mean, stddev = float(w.mean()), float(w.std())
+    centred = w - mean
+    kurtosis = float(np.mean(centred**4) / stddev**4 - 3) if stddev else 0.0
+    stderr = stddev * math.sqrt(max(kurtosis + 2, 0.0) / (4 * w.size))
+    law = _law(w.reshape(shape), mean, stddev, kurtosis)
+    fan_in, fan_out = fans(shape) if len(shape) > 1 else (None, None)
+    promised = None
+    if isinstance(asked, Initializer):
+        found = asked.law(shape)
+        if found is not None and found.kind == "orthogonal":
+            promised = float(found.stddev) / math.sqrt(max(shape))
+        elif found is not None:
+            promised = float(found.stddev)
+    matches = law if law in ("zeros", "ones", "constant", "orthogonal") else ""
+    if fan_in and fan_out and law in KURTOSIS and abs(mean) <= 5 * stddev / math.sqrt(w.size):
+        for name, scale, mode in SCHEMES:
+            fan = fan_in if mode == "fan_in" else (fan_in + fan_out) / 2
+            if abs(stddev - math.sqrt(scale / fan)) <= 5 * stderr:
+                suffix = "uniform" if law == "uniform" else "normal"
+                untruncated = "(distribution='normal')" if law == "normal" else ""
+                matches = f"{name}_{suffix}{untruncated}"
+                break
+        else:
+            matches = f"variance {stddev**2 * fan_in:.3g} / fan_in"
+    return InitRow(
+        path, tuple(leaf.shape), str(leaf.dtype), law, fan_in, mean, stddev, stderr, asked, promised, matches
+    )
+
+
+def _law(w: np.ndarray, mean: float, stddev: float, kurtosis: float) -> str:
+    if stddev == 0:
+        return "zeros" if mean == 0 else "ones" if mean == 1 else "constant"
+    if w.ndim >= 2:
+        matrix = w.reshape(-1, w.shape[-1])
+        gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+        scale = float(np.trace(gram)) / len(gram)
+        if len(gram) > 1 and np.abs(gram - scale * np.eye(len(gram))).max() < 0.01 * scale:
+            return "orthogonal"
+    # the standard error of a kurtosis is sqrt(24 / n) for normal entries, and smaller for the others
+    near = [k for k, v in KURTOSIS.items() if abs(kurtosis - v) <= 5 * math.sqrt(24 / w.size)]
+    return near[0] if len(near) == 1 else "unknown"

@@ -1,0 +1,713 @@
+"""Ten properties by which these initializers are meant to be better than their peers."""
+
+import hashlib
+import json
+import math
+import pickle
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxinit.initializers as ji
+
+KEY = jax.random.key(11)
+
+RANDOM = [
+    ji.normal(0.02),
+    ji.uniform(-0.3, 0.3),
+    ji.truncated_normal(0.02),
+    ji.truncated_normal(1.0, -1.0, 3.0, corrected=True),
+    ji.he_normal(),
+    ji.he_uniform(negative_slope=0.2),
+    ji.glorot_normal(distribution="normal"),
+    ji.spectral_normal(),
+    ji.siren(),
+    ji.scaled(ji.lecun_normal(), 0.5),
+    ji.residual(ji.glorot_uniform(), 12, "deepnorm"),
+    ji.mup(ji.normal(0.1), (16, 16)),
+    ji.distinct(ji.he_normal()),
+    ji.split(ji.lecun_normal(batch_axis=0), 0, (2, -1)),
+    ji.scaled_for("tanh"),
+]
+MATRICES = [
+    ji.orthogonal(),
+    ji.orthogonal(1.4, preserve="variance"),
+    ji.orthogonal(preserve="spectral"),
+    ji.delta_orthogonal(),
+    ji.sparse(connections=3),
+    ji.sparse(0.01, sparsity=0.9, per="input"),
+    ji.looks_linear(),
+    ji.for_heads(ji.orthogonal(), 4),
+    ji.chrono(100.0),
+]
+FIXED = [
+    ji.zeros(),
+    ji.constant(0.3),
+    ji.identity(),
+    ji.dirac(2.0, groups=2),
+    ji.hadamard(),
+    ji.forget_bias(),
+]
+ALL = [*RANDOM, *MATRICES, *FIXED]
+
+
+def ids(inits):
+    return [repr(i) for i in inits]
+
+
+def within(estimate, truth, stderr, bias=0.0):
+    return abs(estimate - truth) <= 5 * stderr + bias
+
+
+# 1. One rounding, no bias
+
+
+@pytest.mark.parametrize("init", ALL, ids=ids(ALL))
+def test_low_precision_is_the_float32_draw_rounded_once(init):
+    full = np.asarray(init(KEY, (16, 8), jnp.float32))
+    for dtype in (jnp.bfloat16,) if init in MATRICES else (jnp.bfloat16, jnp.float16):
+        assert np.array_equal(np.asarray(init(KEY, (16, 8), dtype)), full.astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16], ids=["f32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    "init", [ji.he_normal(), ji.lecun_uniform(), ji.glorot_normal(distribution="normal")], ids=repr
+)
+def test_draws_have_no_bias_and_no_grid(init, dtype):
+    n = 2**22
+    w = np.asarray(init(KEY, (2048, n // 2048), dtype)).astype(np.float64)
+    assert abs(w.mean()) / w.std() < 5 / math.sqrt(n) + 2**-12
+    distinct = np.unique(w.ravel()[:10_000]).size
+    assert distinct > {"float32": 9000, "bfloat16": 1000, "float16": 3000}[jnp.dtype(dtype).name]
+
+
+def test_the_bias_test_sees_a_biased_draw():
+    w = np.asarray(jax.nn.initializers.lecun_normal()(KEY, (2048, 2048), jnp.bfloat16)).astype(np.float64)
+    assert abs(w.mean()) / w.std() > 5 / math.sqrt(w.size) + 2**-12
+    assert np.unique(w.ravel()[:10_000]).size < 1000
+
+
+def _depth_signal(init, dtype, layers, width):
+    @jax.jit
+    def run():
+        def layer(h, key):
+            z = h @ init(key, (width, width), dtype).astype(jnp.float32)
+            return jax.nn.relu(z), jnp.mean(z * z)
+
+        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(1), i))(jnp.arange(layers))
+        return jax.lax.scan(layer, jax.random.normal(jax.random.key(9), (64, width)), keys)[1][-1]
+
+    return float(run())
+
+
+@pytest.mark.slow
+def test_twenty_bfloat16_layers_keep_the_signal():
+    full = _depth_signal(ji.he_normal(), jnp.float32, 20, 1024)
+    half = _depth_signal(ji.he_normal(), jnp.bfloat16, 20, 1024)
+    assert abs(half / full - 1) < 0.05
+
+
+@pytest.mark.parametrize("dtype", [jnp.float8_e4m3fn, jnp.float8_e5m2], ids=["e4m3", "e5m2"])
+@pytest.mark.parametrize("init", [ji.he_normal(), ji.lecun_uniform(), ji.orthogonal()], ids=repr)
+def test_float8_is_finite_and_right_or_refused(init, dtype):
+    full = np.asarray(init(KEY, (256, 256), jnp.float32))
+    w = np.asarray(init(KEY, (256, 256), dtype)).astype(np.float32)
+    assert np.array_equal(w, full.astype(dtype).astype(np.float32))
+    assert np.isfinite(w).all() and (w != 0).mean() > 0.5
+    assert abs(w.std() / full.std() - 1) < 0.05
+    with pytest.raises(ValueError, match="float8"):
+        ji.normal(1e-6)(KEY, (8, 8), dtype)
+
+
+# 2. Exact second moments
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.complex64], ids=["real", "complex"])
+@pytest.mark.parametrize("distribution", ["truncated_normal", "normal", "uniform"])
+def test_second_moments_are_exact(distribution, dtype):
+    n = 2_000_000
+    w = np.asarray(ji.variance_scaling(1.7, "fan_in", distribution)(KEY, (1000, n // 1000), dtype))
+    squares = np.abs(w.astype(np.complex128)) ** 2 * 1000 / 1.7
+    assert within(squares.mean(), 1.0, squares.std() / math.sqrt(n))
+
+
+def test_the_moment_test_sees_jax_complex_constant():
+    w = np.asarray(jax.nn.initializers.lecun_normal()(KEY, (1000, 2000), jnp.complex64))
+    squares = np.abs(w.astype(np.complex128)) ** 2 * 1000
+    assert not within(squares.mean(), 1.0, squares.std() / math.sqrt(w.size))
+
+
+@pytest.mark.parametrize("bounds", [(-2.0, 2.0), (-0.5, 3.0), (0.5, 1.0), (2.0, 9.0), (-7.0, -3.0)])
+def test_truncated_moments_follow_the_bounds(bounds):
+    scipy_stats = pytest.importorskip("scipy.stats")
+    from jaxinit.initializers._draw import truncated_moments
+
+    exact = scipy_stats.truncnorm(*bounds)
+    mean, stddev = truncated_moments(*bounds)
+    assert mean == pytest.approx(exact.mean(), rel=1e-9, abs=1e-12)
+    assert stddev == pytest.approx(exact.std(), rel=1e-7)
+    n = 2_000_000
+    w = np.asarray(ji.truncated_normal(0.3, *bounds, mean=0.1, corrected=True)(KEY, (n,))).astype(np.float64)
+    assert within(w.mean(), 0.1, w.std() / math.sqrt(n), 1e-7)
+    squares = (w - 0.1) ** 2
+    assert within(squares.mean(), 0.09, squares.std() / math.sqrt(n), 1e-6)
+
+
+def test_truncation_constants():
+    from jaxinit.initializers import _draw
+
+    assert pytest.approx(_draw.TRUNCATED_STDDEV, rel=1e-15) == _draw.truncated_moments(-2, 2)[1]
+    assert pytest.approx(0.9619618280082136, rel=1e-14) == _draw.COMPLEX_TRUNCATED_STDDEV
+
+
+# 3. Fans from meaning
+
+
+def _ratio(layer, x):
+    y = layer.apply(layer.init(jax.random.key(0), x), x)
+    return float(jnp.mean(y * y) / jnp.mean(x * x))
+
+
+def _x(*shape):
+    return jax.random.normal(jax.random.key(5), shape)
+
+
+LAYERS = {
+    "dense_general_batch": lambda: _ratio(
+        nn.DenseGeneral(
+            128, axis=-1, batch_dims=(0,), kernel_init=ji.for_dense_general(ji.lecun_normal(), 16)
+        ),
+        _x(16, 64, 128),
+    ),
+    "conv_local": lambda: _ratio(
+        nn.ConvLocal(64, (3, 3), padding="VALID", kernel_init=ji.for_conv_local(ji.lecun_normal())),
+        _x(64, 8, 8, 16),
+    ),
+    "einsum": lambda: _ratio(
+        nn.Einsum((256, 4, 64), "bc,cde->bde", False, kernel_init=ji.lecun_normal(einsum="bc,cde->bde")),
+        _x(512, 256),
+    ),
+    "experts": lambda: _ratio(
+        nn.Einsum((8, 64, 64), "ebc,ecd->ebd", False, kernel_init=ji.for_stack(ji.lecun_normal())),
+        _x(8, 256, 64),
+    ),
+    "experts_einsum": lambda: _ratio(
+        nn.Einsum(
+            (8, 64, 64), "ebc,ecd->ebd", False, kernel_init=ji.for_einsum(ji.lecun_normal(), "ebc,ecd->ebd")
+        ),
+        _x(8, 256, 64),
+    ),
+    "conv_transpose": lambda: _ratio(
+        nn.ConvTranspose(
+            64,
+            (4, 4),
+            (2, 2),
+            padding="CIRCULAR",
+            kernel_init=ji.for_conv_transpose(ji.lecun_normal(), 2),
+        ),
+        _x(16, 12, 12, 64),
+    ),
+    "conv_transpose_swapped": lambda: _ratio(
+        nn.ConvTranspose(
+            64,
+            (4, 4),
+            (2, 2),
+            padding="CIRCULAR",
+            transpose_kernel=True,
+            kernel_init=ji.for_conv_transpose(ji.lecun_normal(), 2, transpose_kernel=True),
+        ),
+        _x(16, 12, 12, 32),
+    ),
+    "depthwise_glorot": lambda: _ratio(
+        nn.Conv(
+            64,
+            (3, 3),
+            feature_group_count=64,
+            padding="CIRCULAR",
+            kernel_init=ji.for_depthwise(ji.glorot_normal(), 64),
+        ),
+        _x(64, 12, 12, 64),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_output_variance_is_input_variance(name):
+    ratio = LAYERS[name]()
+    # 576 depthwise weights: the mean of their squares has a standard error of 5 %
+    assert abs(ratio - 1) < (0.15 if name == "depthwise_glorot" else 0.03)
+
+
+def test_stacked_kernels():
+    w = ji.for_stack(ji.lecun_normal())(KEY, (12, 256, 256))
+    assert abs(float(jnp.std(w)) * 16 - 1) < 0.01
+    q = ji.orthogonal(batch_axis=0)(KEY, (3, 16, 16))
+    assert np.allclose(jnp.einsum("bij,bkj->bik", q, q), np.eye(16), atol=2e-6)
+
+
+def test_fans_of_peers():
+    assert ji.fans((3, 5)) == (3, 5)
+    assert ji.fans((2, 3, 4, 5)) == (24, 30)
+    assert ji.fans((2, 3, 4, 5), in_axis=(0, 1), out_axis=(2, 3)) == (6, 20)
+    assert ji.fans((7, 3, 5), batch_axis=0) == (3, 5)
+    assert ji.fans((np.int64(4), 4, np.int64(6), 8), stride=(2, 2)) == (24, 128)
+    assert ji.fans((100, 16), out_axis=0) == (16, 100)  # an embedding
+    assert ji.fans((4, 8, 32), einsum="...hd,hde->...e") == (32, 32)
+    assert ji.fans((0, 5)) == (0, 5)
+
+
+# 4. Value semantics
+
+
+@pytest.mark.parametrize("init", ALL, ids=ids(ALL))
+def test_values(init):
+    config = json.loads(json.dumps(init.to_config()))
+    leaves, tree = jax.tree.flatten(init)
+    for again in (
+        eval(repr(init), {**vars(ji), "np": np}),
+        pickle.loads(pickle.dumps(init)),
+        ji.from_config(config),
+        jax.tree.unflatten(tree, leaves),
+    ):
+        assert again == init and hash(again) == hash(init) and repr(again) == repr(init)
+    assert init != ji.normal(0.12345)
+
+
+def test_all_differ():
+    assert len(set(ALL)) == len(ALL)
+
+
+def test_array_constants_compare_and_round_trip():
+    init = ji.constant(np.arange(3.0, dtype=np.float32))
+    assert init == eval(repr(init), {**vars(ji), "np": np}) == ji.from_config(init.to_config())
+    assert np.array_equal(init(None, (2, 3)), [[0, 1, 2], [0, 1, 2]])
+
+
+def test_equal_modules_share_one_trace():
+    traces = []
+
+    def run(module, x):
+        traces.append(1)
+        return module.init(jax.random.key(0), x)
+
+    jitted = jax.jit(run, static_argnums=0)
+    for _ in range(3):
+        jitted(nn.Dense(3, kernel_init=ji.he_normal(), bias_init=ji.zeros()), jnp.ones((1, 2)))
+    assert len(traces) == 1
+
+
+def test_numbers_sweep_without_retracing():
+    traces = []
+
+    @jax.jit
+    def draw(init):
+        traces.append(1)
+        return init(KEY, (64, 64))
+
+    spreads = [float(jnp.std(draw(ji.normal(s)))) for s in (0.1, 0.2, 0.4)]
+    assert len(traces) == 1 and spreads[2] == pytest.approx(4 * spreads[0], rel=1e-6)
+    swept = jax.vmap(lambda s: ji.variance_scaling(s)(KEY, (8, 8)))(jnp.array([1.0, 4.0]))
+    assert np.allclose(swept[1], 2 * swept[0], rtol=1e-6)
+
+
+# 5. Fail at construction
+
+BAD = {
+    "mode": lambda: ji.variance_scaling(1.0, "fanin"),
+    "distribution": lambda: ji.he_normal(distribution="norml"),
+    "keras_name": lambda: ji.variance_scaling(1.0, "fan_in", "untruncated_normal"),
+    "scale_zero": lambda: ji.variance_scaling(0.0),
+    "scale_negative": lambda: ji.variance_scaling(-1.0),
+    "scale_nan": lambda: ji.orthogonal(float("nan")),
+    "same_axis": lambda: ji.he_normal(in_axis=-1),
+    "batch_is_in": lambda: ji.he_normal(batch_axis=-2),
+    "axis_twice": lambda: ji.he_normal(in_axis=(0, 0)),
+    "einsum": lambda: ji.he_normal(einsum="bc->cd"),
+    "einsum_and_axes": lambda: ji.he_normal(einsum="bc,cd->bd", in_axis=0),
+    "groups": lambda: ji.he_normal(groups=0),
+    "fan": lambda: ji.he_normal(fan=-3),
+    "activation": lambda: ji.he_normal("rellu"),
+    "slope": lambda: ji.he_normal("tanh", negative_slope=0.1),
+    "bounds": lambda: ji.truncated_normal(1.0, 2.0, -2.0),
+    "uniform": lambda: ji.uniform(0.05),
+    "stddev": lambda: ji.normal(-1.0),
+    "preserve": lambda: ji.orthogonal(preserve="norms"),
+    "rule": lambda: ji.residual(ji.he_normal(), 3, "gpt"),
+    "option": lambda: ji.residual(ji.he_normal(), 3, "gpt2", last=True),
+    "layer": lambda: ji.residual(ji.he_normal(), 3, "layerwise"),
+    "depth": lambda: ji.residual(ji.he_normal(), 0),
+    "init": lambda: ji.scaled("hee_normal", 0.5),
+    "sparsity": lambda: ji.sparse(sparsity=1.0),
+    "name": lambda: ji.get("kaimin"),
+    "config": lambda: ji.from_config({"name": "he_normal", "made": 1}),
+    "shape_1d": lambda: ji.he_normal()(KEY, (5,)),
+    "shape_axis": lambda: ji.he_normal(in_axis=3)(KEY, (5, 4)),
+    "shape_negative": lambda: ji.normal()(KEY, (-1,)),
+    "keys": lambda: ji.normal()(jax.random.split(KEY, 2), (3,)),
+    "groups_divide": lambda: ji.he_normal(groups=3)(KEY, (1, 4)),
+    "split": lambda: ji.split(ji.he_normal(), 0, (3, -1))(KEY, (4, 4)),
+}
+WRONG_TYPE = {
+    "integer": lambda: ji.he_normal()(KEY, (5, 4), jnp.int32),
+    "key": lambda: ji.he_normal()(0, (5, 4)),
+    "factory": lambda: ji.he_normal(KEY),
+    "factory_normal": lambda: ji.normal(KEY),
+    "scale": lambda: ji.orthogonal("2"),
+    "axis": lambda: ji.he_normal(in_axis="in"),
+    "get": lambda: ji.get(object()),
+    "shape": lambda: ji.normal()(KEY, 3),
+    "fans_of_normal": lambda: ji.for_stack(ji.normal()),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_values_are_refused_with_a_way_out(name):
+    with pytest.raises(ValueError, match=r"^`\w+\(\w+=\.\.\.\)` must be .*, got .*"):
+        BAD[name]()
+
+
+@pytest.mark.parametrize("name", WRONG_TYPE)
+def test_wrong_types_are_refused(name):
+    with pytest.raises(TypeError, match=r"must be .*, got .*"):
+        WRONG_TYPE[name]()
+
+
+def test_flax_embed_default_and_lists_and_numpy_axes():
+    ours = ji.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
+    table = nn.Embed(1000, 64, embedding_init=ours).init(KEY, jnp.array([0]))["params"]["embedding"]
+    assert abs(float(jnp.std(table)) * 8 - 1) < 0.02
+    assert ji.he_normal(in_axis=np.int64(0), out_axis=np.int64(1))(KEY, [np.int64(3), 4]).shape == (3, 4)
+
+
+# 6. Total over shapes
+
+
+@pytest.mark.parametrize("init", ALL, ids=ids(ALL))
+def test_empty_shapes(init):
+    for shape in ((0, 5), (5, 0), (3, 3, 0, 4), (0,)):
+        assert init(KEY, shape, jnp.bfloat16).shape == shape
+        assert jax.eval_shape(lambda k, shape=shape: init(k, shape), KEY).shape == shape
+
+
+@pytest.mark.parametrize("shape", [(), (7,)], ids=str)
+def test_fan_given_for_short_shapes(shape):
+    assert ji.he_uniform(fan=64)(KEY, shape).shape == shape
+
+
+GRAM = [
+    (jnp.float32, 2e-6),
+    (jnp.complex64, 2e-6),
+    (jnp.bfloat16, 2**-8),
+    (jnp.float16, 2**-11),
+]
+
+
+@pytest.mark.parametrize(("dtype", "limit"), GRAM, ids=["f32", "c64", "bf16", "fp16"])
+@pytest.mark.parametrize("shape", [(64, 64), (16, 96), (96, 16), (3, 3, 4, 48), (2, 4, 48)], ids=str)
+def test_orthogonal_grams(shape, dtype, limit):
+    w = np.asarray(ji.orthogonal()(KEY, shape, dtype))
+    w = w.astype(np.complex128).reshape(-1, shape[-1])
+    gram = w @ w.conj().T if w.shape[0] <= w.shape[1] else w.conj().T @ w
+    assert np.abs(gram - np.eye(len(gram))).max() < limit
+
+
+def test_orthogonal_float64():
+    with jax.enable_x64(True):
+        w = np.asarray(ji.orthogonal()(KEY, (64, 64), jnp.float64))
+    assert w.dtype == np.float64 and np.abs(w @ w.T - np.eye(64)).max() < 1e-13
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 12), (4, 3, 12, 8), (3, 3, 3, 6, 6)], ids=str)
+def test_delta_orthogonal_everywhere(shape):
+    w = np.array(ji.delta_orthogonal()(KEY, shape))
+    place = tuple((k - 1) // 2 for k in shape[:-2])
+    tap = w[place]
+    gram = tap @ tap.T if shape[-2] <= shape[-1] else tap.T @ tap
+    assert np.abs(gram - np.eye(len(gram))).max() < 2e-6
+    w[place] = 0
+    assert not w.any()
+    if shape[-2] <= shape[-1]:
+        theirs = jax.nn.initializers.delta_orthogonal()(KEY, shape)
+        assert np.array_equal(ji.delta_orthogonal()(KEY, shape), theirs)
+
+
+def test_grouped_delta_orthogonal_keeps_the_norm():
+    x = jax.random.normal(KEY, (4, 8, 8, 12))
+    layer = nn.Conv(
+        12, (3, 3), feature_group_count=3, use_bias=False, kernel_init=ji.delta_orthogonal(groups=3)
+    )
+    y = layer.apply(layer.init(KEY, x), x)
+    assert np.allclose(jnp.linalg.norm(y, axis=-1), jnp.linalg.norm(x, axis=-1), rtol=1e-5)
+
+
+def test_orthogonal_is_haar():
+    """First entries of many 3 x 3 draws have the law of a coordinate on the sphere: uniform on [-1, 1]."""
+    stats = pytest.importorskip("scipy.stats")
+    draws = jax.vmap(lambda k: ji.orthogonal()(k, (3, 3)))(jax.random.split(KEY, 160_000))
+    for i, j in ((0, 0), (1, 2)):
+        assert stats.kstest(np.asarray(draws[:, i, j]).astype(np.float64), "uniform", (-1, 2)).pvalue > 1e-4
+    signs = jnp.linalg.det(draws) > 0
+    assert within(float(signs.mean()), 0.5, 0.5 / 400)
+    q, _ = jnp.linalg.qr(jax.random.normal(KEY, (160_000, 3, 3)))  # the wrong law: signs left to QR
+    assert stats.kstest(np.asarray(q[:, 0, 0]).astype(np.float64), "uniform", (-1, 2)).pvalue < 1e-6
+
+
+# 7. Norm or variance, you choose
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(64, 1024), (1024, 64)])
+def test_preserve(rows, columns):
+    x = jax.random.normal(jax.random.key(1), (4096, rows))
+    w = ji.orthogonal(preserve="variance")(KEY, (rows, columns))
+    assert abs(float(jnp.mean((x @ w) ** 2) / jnp.mean(x * x)) - 1) < 0.02
+    spectral = np.linalg.norm(np.asarray(ji.orthogonal(preserve="spectral")(KEY, (rows, columns))), 2)
+    assert abs(spectral / math.sqrt(columns / rows) - 1) < 1e-5
+
+
+def test_spectral_normal_bounds_the_spectral_norm():
+    for shape in ((400, 100), (100, 400)):
+        norm = np.linalg.norm(np.asarray(ji.spectral_normal()(KEY, shape)), 2)
+        assert 0.8 < norm / math.sqrt(shape[1] / shape[0]) < 3.2
+
+
+# 8. Any gain, exactly
+
+GAINS = {
+    "relu": 1.414214, "tanh": 1.592537, "sigmoid": 1.846229, "selu": 1.0, "elu": 1.245198, "gelu": 1.533530,
+    "silu": 1.676532, "mish": 1.486848, "softplus": 1.041867, "erf": 1.467167, "sin": 1.520867,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GAINS)
+def test_scaled_for(name):
+    assert ji.scaled_for(name).law((100, 9)).stddev * 10 == pytest.approx(GAINS[name], abs=1e-6)
+
+
+def test_closed_forms():
+    assert ji.scaled_for("relu") == ji.he_normal() == ji.scaled_for(jax.nn.relu)
+    assert ji.he_normal("leaky_relu") == ji.he_normal(negative_slope=0.01)
+    assert ji.he_normal("prelu", negative_slope=0.25).scale == 2 / (1 + 0.25**2)
+    assert ji.glorot_normal("linear") == ji.glorot_normal()
+    assert ji.scaled_for("relu", "backward") == ji.he_normal(mode="fan_out")
+
+
+# 9. Same bits everywhere
+
+
+@pytest.mark.parametrize("init", ALL, ids=ids(ALL))
+def test_same_bits_under_every_transform(init):
+    shape = (16, 8)
+    eager = np.asarray(init(KEY, shape, jnp.float32))
+    raw = jax.random.key_data(KEY)
+    assert np.array_equal(init(raw, shape, jnp.float32), eager)
+    assert np.array_equal(init(np.asarray(raw), shape, jnp.float32), eager)
+    keys = jnp.stack([KEY, jax.random.key(12)])
+
+    @jax.jit
+    def everywhere(keys):
+        one = init(keys[0], shape, jnp.float32)
+        mapped = jax.vmap(lambda k: init(k, shape, jnp.float32))(keys)
+        return one, mapped[0], jax.lax.scan(lambda c, k: (c, init(k, shape, jnp.float32)), 0, keys)[1][0]
+
+    for w in everywhere(keys):
+        assert np.array_equal(w, eager)
+    with jax.enable_x64(True):
+        assert np.array_equal(init(KEY, shape, jnp.float32), eager)
+
+
+MESHES = [(2, AxisType.Auto), (4, AxisType.Explicit)]
+PLACED = [
+    ji.normal(0.02),
+    ji.he_normal(),
+    ji.orthogonal(),
+    ji.delta_orthogonal(),
+    ji.sparse(connections=3),
+    ji.residual(ji.glorot_uniform(), 12, "deepnorm"),
+    ji.constant(0.3),
+]
+
+
+@pytest.mark.parametrize("init", PLACED, ids=ids(PLACED))
+def test_same_bits_on_every_mesh(init):
+    shape = (16, 8)
+    eager = np.asarray(init(KEY, shape, jnp.float32))
+    for devices, kind in MESHES:
+        mesh = jax.make_mesh((devices,), ("d",), axis_types=(kind,), devices=jax.devices()[:devices])
+        sharding = NamedSharding(mesh, P("d", None))
+        for w in (
+            init(KEY, shape, jnp.float32, sharding),
+            init(KEY, shape, jnp.float32, out_sharding=sharding),
+        ):
+            assert w.sharding.is_equivalent_to(sharding, 2) and np.array_equal(w, eager)
+        if kind == AxisType.Explicit:
+            with jax.set_mesh(mesh):
+                w = jax.jit(lambda k: init(k, shape, jnp.float32, P(None, "d")))(KEY)
+                assert jax.typeof(w).sharding.spec == P(None, "d") and np.array_equal(w, eager)
+
+
+def test_complex_and_metadata_take_a_sharding():
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    sharding = NamedSharding(mesh, P("d"))
+    w = ji.he_normal()(KEY, (8, 4), jnp.complex64, sharding)
+    assert w.sharding.is_equivalent_to(sharding, 2)
+    boxed = nnx.with_metadata(ji.he_normal(), note="x")(KEY, (8, 4), jnp.float32, sharding)
+    assert np.array_equal(boxed.raw_value, ji.he_normal()(KEY, (8, 4), jnp.float32))
+    with pytest.raises(ValueError, match="out_sharding"):
+        ji.he_normal()(KEY, (8, 4), jnp.float32, P("d"))
+
+
+def test_shard_map_draws_the_same():
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    keys = jax.random.split(KEY, 2)
+    draw = jax.shard_map(
+        lambda k: ji.he_normal()(k[0], (8, 4))[None], mesh=mesh, in_specs=P("d"), out_specs=P("d")
+    )
+    assert np.array_equal(draw(keys)[1], ji.he_normal()(keys[1], (8, 4)))
+
+
+def test_golden_bits():
+    """Bits that do not pass through a library's transcendental functions stay as they are on any machine."""
+    w = np.asarray(ji.lecun_uniform()(jax.random.key(0), (64, 32), jnp.float32))
+    digest = hashlib.sha256(w.tobytes()).hexdigest()
+    assert digest == GOLDEN
+
+
+GOLDEN = "39e48714e77011fb79c213deb2516bc0f26925d72be93593ce805469b8d1c5b7"
+
+
+def test_distinct_streams():
+    small, large = ji.normal(1.0)(KEY, (4, 4)), ji.normal(1.0)(KEY, (8, 4))
+    assert np.array_equal(small, large[:4])
+    apart = ji.distinct(ji.normal(1.0))
+    a, b = np.asarray(apart(KEY, (400, 400))), np.asarray(apart(KEY, (800, 400)))[:400]
+    assert abs((a * b).mean()) < 5 / 400
+
+
+@pytest.mark.parametrize("impl", ["rbg"])
+def test_other_generators_give_distinct_rows(impl):
+    w = np.asarray(ji.he_normal()(jax.random.key(0, impl=impl), (64, 64)))
+    assert np.unique(w, axis=0).shape[0] == 64
+
+
+# 10. Depth and role aware, composable
+
+FACTORS = [
+    (ji.residual(ji.he_normal(), 8), 1 / 4),
+    (ji.residual(ji.he_normal(), 8, branches=3), 24**-0.5),
+    (ji.residual(ji.he_normal(), 64, "fixup"), 1 / 8),
+    (ji.residual(ji.he_normal(), 64, "fixup", branch_layers=4), 1 / 2),
+    (ji.residual(ji.he_normal(), 64, "fixup", last=True), 0.0),
+    (ji.residual(ji.he_normal(), 6, "t_fixup"), 0.67 * 6**-0.25),
+    (ji.residual(ji.he_normal(), 6, "t_fixup", role="decoder"), 54**-0.25),
+    (ji.residual(ji.he_normal(), 18, "deepnorm"), 144**-0.25),
+    (ji.residual(ji.he_normal(), 18, "deepnorm", other_depth=12), 0.87 * (18**4 * 12) ** (-1 / 16)),
+    (ji.residual(ji.he_normal(), 12, "deepnorm", role="decoder", other_depth=18), 144**-0.25),
+    (ji.residual(ji.he_normal(), 16, "depth_mup"), 1 / 4),
+    (ji.residual(ji.he_normal(), 16, "complete_p"), 1 / 16),
+    (ji.residual(ji.he_normal(), 16, "layerwise", layer=8), 1 / 4),
+    (ji.scaled(ji.scaled(ji.he_normal(), 0.5), 0.25), 1 / 8),
+]
+
+
+@pytest.mark.parametrize(("init", "factor"), FACTORS, ids=[repr(i) for i, _ in FACTORS])
+def test_depth_factors(init, factor):
+    base = np.asarray(ji.he_normal()(KEY, (64, 32)))
+    w = np.asarray(init(KEY, (64, 32)))
+    assert np.allclose(w, factor * base, rtol=1e-6, atol=0)
+    assert init.law((64, 32)).stddev == pytest.approx(factor * math.sqrt(2 / 64), rel=1e-12)
+
+
+def _residual_net(first, last, alpha=1.0, normalize=False, depth=64, width=128):
+    """Second moment of the output, and the gradient's norm at the first block over that at the last."""
+    keys = jax.random.split(jax.random.key(3), depth)
+    weights = jax.vmap(
+        lambda k: (
+            first(jax.random.fold_in(k, 0), (width, width), jnp.float32),
+            last(jax.random.fold_in(k, 1), (width, width), jnp.float32),
+        )
+    )(keys)
+    x = jax.random.normal(jax.random.key(4), (32, width))
+
+    def run(bumps):
+        def block(h, wb):
+            (w1, w2), bump = wb
+            y = alpha * (h + bump) + jax.nn.relu((h + bump) @ w1) @ w2
+            if normalize:
+                y = (y - y.mean(-1, keepdims=True)) / y.std(-1, keepdims=True)
+            return y, None
+
+        return jax.lax.scan(block, x, (weights, bumps))[0]
+
+    bumps = jnp.zeros((depth, 32, width))
+    out, pull = jax.vjp(run, bumps)
+    (g,) = pull(jax.random.normal(jax.random.key(6), out.shape))
+    norms = jnp.linalg.norm(g.reshape(depth, -1), axis=1)
+    return float(jnp.mean(out * out)), float(norms[0] / norms[-1])
+
+
+def test_depth_rules_keep_the_signal_of_64_blocks():
+    he = ji.he_normal()
+    lecun = ji.lecun_normal()
+    for first, last in (
+        (ji.residual(he, 64, "fixup"), ji.residual(he, 64, "fixup", last=True)),
+        (he, ji.residual(ji.scaled(lecun, 0.7), 64, "depth_mup")),
+        (he, ji.residual(lecun, 64, "complete_p")),
+    ):
+        second_moment, gradient = _residual_net(first, last)
+        assert 0.5 < second_moment < 2 and 0.5 < gradient < 2
+    beta = ji.residual(ji.glorot_normal(), 64, "deepnorm")
+    second_moment, gradient = _residual_net(beta, beta, ji.deepnorm(64).alpha, normalize=True)
+    assert 0.5 < second_moment < 2 and 0.5 < gradient < 2
+    second_moment, gradient = _residual_net(he, lecun)  # without a rule it explodes
+    assert second_moment > 100
+
+
+def test_mup():
+    init = ji.mup(ji.he_normal(), (64, 64))
+    assert init.law((256, 256)).stddev == pytest.approx(ji.he_normal().law((256, 256)).stddev)
+    out_scaled = ji.mup(ji.he_normal(mode="fan_out"), (64, 32))
+    # fan_out is multiplied by sqrt(m_out / m_in), as the mup package does
+    expected = ji.he_normal(mode="fan_out").law((256, 64)).stddev * math.sqrt(2 / 4)
+    assert out_scaled.law((256, 64)).stddev == pytest.approx(expected)
+    assert ji.mup(ji.normal(0.1), (10, 64)).law((10, 256)).stddev == pytest.approx(0.1)
+    assert ji.mup(ji.normal(0.1), (64, 10), multiplier=True).law((256, 10)).stddev == pytest.approx(0.1)
+    w = ji.mup(ji.normal(0.1), (64, 10))(KEY, (256, 10))
+    assert within(float(jnp.mean(w * w)), 0.025**2, 0.025**2 * math.sqrt(2 / 2560))
+    with pytest.raises(ValueError, match="mup"):
+        ji.mup(ji.normal(0.1), (3, 3, 8, 8))(KEY, (5, 5, 8, 8))
+
+
+def test_memory_of_a_bfloat16_draw():
+    """Rounding once costs no memory: what threefry itself needs (four words an entry) is all there is."""
+    shape = (1024, 1024)
+    compiled = jax.jit(lambda k: ji.lecun_normal()(k, shape, jnp.bfloat16)).lower(KEY).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes <= 4.01 * 4 * math.prod(shape)
+
+
+@pytest.mark.parametrize("init", ALL, ids=ids(ALL))
+def test_lowers_for_accelerators(init):
+    jax.jit(lambda k: init(k, (16, 8), jnp.bfloat16)).trace(KEY).lower(lowering_platforms=("cuda", "tpu"))
+
+
+def test_64_bit_dtypes_warn_where_they_are_off():
+    with pytest.warns(UserWarning, match="jax_enable_x64"):
+        assert ji.normal()(KEY, (2,), jnp.float64).dtype == jnp.float32
+    with jax.enable_x64(True), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ji.he_normal()(KEY, (4, 4), jnp.complex128).dtype == jnp.complex128
+        ours, theirs = ji.he_normal(), jax.nn.initializers.he_normal()
+        assert np.array_equal(ours(KEY, (9, 4), jnp.float64), theirs(KEY, (9, 4), jnp.float64))
+
+
+def test_every_name_makes_an_initializer_that_prints_itself():
+    for name in ji.names():
+        init = ji.get(name)
+        assert jax.eval_shape(lambda k, init=init: init(k, (3, 8, 4)), KEY).shape == (3, 8, 4)
+        assert eval(repr(init), vars(ji)) == init

@@ -11,6 +11,7 @@ from flax import nnx
 from jaxinit.compare import compare, load_data
 from jaxinit.compare._execute import Compiled, forget
 from jaxinit.compare._optimizers import NAMED, takes_traced_rate
+from jaxinit.compare._outcomes import Store
 from jaxinit.compare._task import task
 from jaxinit.compare._training import Programs, batches, epochs
 from jaxinit.models import MLP, adapt, from_functions
@@ -70,13 +71,15 @@ def test_a_run_is_a_plain_optax_loop(record):
     def loss(p, x, y):
         return optax.softmax_cross_entropy_with_integer_labels(model.apply({"params": p}, x), y).mean()
 
+    @jax.jit
+    def step(params, memory, x, y):
+        value, gradient = jax.value_and_grad(loss)(params, x, y)
+        updates, memory = optimizer.update(gradient, memory, params)
+        return optax.apply_updates(params, updates), memory, value
+
     losses = []
     for index in order:
-        value, gradient = jax.value_and_grad(loss)(
-            params, data.x_train[index], jnp.asarray(data.y_train[index])
-        )
-        updates, memory = optimizer.update(gradient, memory, params)
-        params = optax.apply_updates(params, updates)
+        params, memory, value = step(params, memory, data.x_train[index], jnp.asarray(data.y_train[index]))
         losses.append(float(value))
     np.testing.assert_allclose(record.train_loss[0, 1, s], losses, rtol=2e-4)
     outputs = model.apply({"params": params}, data.x_test)
@@ -107,7 +110,7 @@ def test_seeds_are_paired():
     np.testing.assert_array_equal(twins.train_loss[0], twins.train_loss[1])
 
 
-@pytest.mark.parametrize("at_once", [1, 3, 8])
+@pytest.mark.parametrize("at_once", [pytest.param(3, marks=pytest.mark.slow), 8])
 def test_many_at_once_is_one_after_the_other(record, at_once):
     """Also over four devices (8 runs), and with a group that is not full (3)."""
     many = run(batching="vmap", runs_at_once=at_once)
@@ -134,7 +137,7 @@ def test_parameters_that_break_in_the_last_step_are_seen():
     assert (record.diverged_at == 1).all() and np.isnan(record.test_loss).all()
 
 
-@pytest.mark.parametrize("batching", ["sequential", "vmap"])
+@pytest.mark.parametrize("batching", ["sequential", pytest.param("vmap", marks=pytest.mark.slow)])
 def test_early_stop_holds_the_run_where_it_was(batching):
     options = {"steps": 100, "learning_rates": [0.1], "initializers": ["he", "zeros"]}
     full = run(**options)
@@ -164,7 +167,7 @@ def test_resume_continues_where_it_was(tmp_path, record, monkeypatch):
         if done >= total // 2:
             raise Interrupted
 
-    monkeypatch.setattr("jaxinit.compare._outcomes.Store.every", 0.0)
+    monkeypatch.setattr(Store, "every", 0.0)
     with pytest.raises(Interrupted):
         run(resume=file, progress=stop)
     assert file.exists()
@@ -221,7 +224,7 @@ def plain_init(initializer, key, x):
         nn.Sequential([nn.Dense(12), nn.relu, nn.Dense(3)]),
     ],
 )
-@pytest.mark.parametrize("batching", ["sequential", "vmap"])
+@pytest.mark.parametrize("batching", ["sequential", pytest.param("vmap", marks=pytest.mark.slow)])
 def test_any_model_trains(model, batching):
     record = run(["he"], model=model, steps=120, learning_rates=[0.1], batching=batching)
     assert record.test_accuracy.min() > 0.7
@@ -243,6 +246,7 @@ def warmup(rate):
     return optax.adam(optax.warmup_cosine_decay_schedule(0.0, rate, 5, 25))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("factory", "programs"), [(schedule, 3), (warmup, 6), (optax.lion, 3)])
 def test_schedules_and_clipping_come_with_the_factory(factory, programs):
     """A schedule that must look at its rate costs one set of programs a rate; the others none."""
@@ -254,17 +258,21 @@ def test_schedules_and_clipping_come_with_the_factory(factory, programs):
     params = model.init(jax.random.fold_in(key, 0), data.x_train[:1])["params"]
     optimizer = factory(0.1)
     memory = optimizer.init(params)
+
+    @jax.jit
+    def step(params, memory, x, y):
+        def loss(p):
+            return optax.softmax_cross_entropy_with_integer_labels(model.apply({"params": p}, x), y).mean()
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, memory = optimizer.update(gradient, memory, params)
+        return optax.apply_updates(params, updates), memory, value
+
     with jax.numpy_dtype_promotion("standard"):
         for k, index in enumerate(epochs(jax.random.fold_in(key, 1), len(data.x_train), 16, 20)):
             x, y = data.x_train[index], jnp.asarray(data.y_train[index])
-            value, gradient = jax.value_and_grad(
-                lambda p, x=x, y=y: optax.softmax_cross_entropy_with_integer_labels(
-                    model.apply({"params": p}, x), y
-                ).mean()
-            )(params)
+            params, memory, value = step(params, memory, x, y)
             assert record.train_loss[0, 1, 0, k] == pytest.approx(float(value), rel=1e-3)
-            updates, memory = optimizer.update(gradient, memory, params)
-            params = optax.apply_updates(params, updates)
 
 
 def test_several_optimizers_are_arms():
@@ -305,7 +313,7 @@ def test_bfloat16_parameters_stay_bfloat16():
         jnp.zeros((2, 4), jnp.int32),
         2,
     )
-    assert jax.tree.map(jnp.dtype, after) == jax.tree.map(jnp.dtype, carry)
+    assert [a.dtype for a in jax.tree.leaves(after)] == [a.dtype for a in jax.tree.leaves(carry)]
     assert after[0]["layer_1"]["kernel"].dtype == jnp.bfloat16 and losses.dtype == jnp.float32
     assert run(["he"], model=model, steps=100, learning_rates=[0.1]).test_accuracy.min() > 0.7
 

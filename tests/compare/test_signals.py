@@ -13,10 +13,10 @@ RNG = np.random.default_rng(2)
 X = RNG.normal(size=(200, 5))
 Y = (X[:, 0] > 0).astype(int)
 DATA = load_data((X, Y))
-MODEL = MLP(depth=11, width=8, features=2, kernel_init=jax.nn.initializers.he_normal())
+MODEL = MLP(depth=11, width=6, features=2, kernel_init=jax.nn.initializers.he_normal())
 
 
-@pytest.mark.parametrize("batching", ["sequential", "vmap"])
+@pytest.mark.parametrize("batching", ["sequential", pytest.param("vmap", marks=pytest.mark.slow)])
 def test_signals_before_the_first_step(batching):
     record = compare(MODEL, ["he", "zeros"], DATA, "sgd", seeds=2, learning_rates=[0.1], steps=4, batch_size=10,
                      evaluate_every=2, signals=True, batching=batching)  # fmt: skip

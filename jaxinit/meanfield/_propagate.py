@@ -89,7 +89,7 @@ def propagate(network: Network, *, q: float = 1.0, correlation: float = 0.5) -> 
     log_grad = np.append(np.cumsum(log_chi[:-1][::-1])[::-1], 0.0) - widths
     grad_correlation = np.append(np.cumprod(cosine[:-1][::-1])[::-1], 1.0)
     with np.errstate(over="ignore", invalid="ignore"):
-        fields = {
+        fields: dict[str, Any] = {
             "second_moment": _two(np.exp(log_q)),
             "log_second_moment": _two(log_q),
             "correlation": (1.0 - eps)[:, None],
@@ -98,9 +98,10 @@ def propagate(network: Network, *, q: float = 1.0, correlation: float = 0.5) -> 
             "log_grad_second_moment": _two(log_grad),
             "grad_correlation": grad_correlation[:, None],
         }
+    statistics: dict[str, Any] = {name: Statistic.exact(value) for name, value in fields.items()}
     return Propagation(
         "theory", tuple(str(i + 1) for i in range(network.depth)), 2, ((0, 1),),
-        **{k: Statistic.exact(v) for k, v in fields.items()},
+        **statistics,
         config={"label": f"theory: {network.label}", "q": q, "correlation": correlation, "depth": network.depth},
         provenance=provenance(),
     )  # fmt: skip

@@ -118,7 +118,7 @@ def table(
 
 def _basis(x: jax.Array, count: int) -> jax.Array:
     """Chebyshev polynomials T_0 .. T_(count-1) at x in [-1, 1]."""
-    return jnp.cos(jnp.arange(count) * jnp.arccos(jnp.clip(x, -1.0, 1.0)))
+    return jnp.cos(jnp.arange(count, dtype=x.dtype) * jnp.arccos(jnp.clip(x, -1.0, 1.0)))
 
 
 @functools.cache
@@ -160,5 +160,5 @@ def ratio(coefficients: jax.Array, epsilon: jax.Array) -> tuple[jax.Array, jax.A
     t = jnp.sqrt(epsilon)
     beyond = (epsilon > 1.0).astype(int)
     width = jnp.where(epsilon > 1.0, math.sqrt(2.0) - 1.0, 1.0)
-    value, slope = coefficients[beyond] @ _basis(2.0 * (t - beyond) / width - 1.0, _NODES_T)
+    value, slope = coefficients[beyond] @ _basis(2.0 * (t - beyond.astype(t.dtype)) / width - 1.0, _NODES_T)
     return value, value + t * slope / width

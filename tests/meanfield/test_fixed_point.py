@@ -162,4 +162,4 @@ def test_critical_of_the_relu_family_and_others():
     with pytest.raises(ValueError, match="continuous"):
         critical("threshold_relu", 0.1)
     with pytest.raises(ValueError, match="bias variance of -"):
-        critical("squared_relu", q=2.0)
+        critical("sigmoid", q=1.0)

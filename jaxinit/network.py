@@ -16,6 +16,19 @@ ENSEMBLES = ("gaussian", "orthogonal")
 
 
 @record
+class Plain:
+    """A function `(key, shape, dtype)` that is no record of jaxinit: of unknown law, compared by identity."""
+
+    draw: Callable[..., Any] = static()
+
+    def __call__(self, key: Any, shape: Sequence[int], dtype: Any = None) -> Any:
+        return self.draw(key, shape, dtype)
+
+    def __repr__(self) -> str:
+        return getattr(self.draw, "__name__", repr(self.draw))
+
+
+@record
 class Network:
     """A deep fully connected network at initialization.
 
@@ -92,6 +105,8 @@ class Network:
             weight_variance = checks.number(where, "weight_variance", weight_variance, at_least=0.0)
         else:
             initializer = initializers.get(initializer)
+            if not isinstance(initializer, initializers.Initializer):
+                initializer = Plain(initializer)
         checks.choice(where, "ensemble", ensemble, ENSEMBLES)
         if initializer is not None and ensemble != "gaussian":
             raise checks.bad(

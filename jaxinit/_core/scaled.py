@@ -13,7 +13,7 @@ import numpy as np
 from jaxinit._core.moments import Moments
 from jaxinit._core.struct import leaf, record, static
 
-__all__ = ["ChunkMoments", "Scaled", "normalize", "pow2", "reduce"]
+__all__ = ["ChunkMoments", "PackedMoments", "Scaled", "normalize", "pow2", "reduce", "reduce_all"]
 
 _LN2 = float(np.log(2.0))
 
@@ -116,3 +116,50 @@ def reduce(samples: jax.Array | Scaled) -> ChunkMoments:
         return _moments(log, zero, top)
     shift = jnp.where(present, e - top[None], 0)
     return _moments(m * pow2(shift, m.dtype), top, zero)
+
+
+@record
+class PackedMoments:
+    """Moments of several named quantities, flattened and reduced together: one reduction to compile per kind."""
+
+    moments: tuple[ChunkMoments, ...] = leaf()
+    names: tuple[tuple[str, ...], ...] = static()
+    shapes: tuple[tuple[tuple[int, ...], ...], ...] = static()
+
+    def host(self) -> dict[str, Moments]:
+        """Moments by name, float64, in each quantity's shape."""
+        out = {}
+        for packed, names, shapes in zip(self.moments, self.names, self.shapes, strict=True):
+            flat, start = packed.host(), 0
+            for name, shape in zip(names, shapes, strict=True):
+                stop = start + int(np.prod(shape))
+                fields = (flat.count, flat.mean, flat.m2, flat.min, flat.max)
+                out[name] = Moments(*(v[start:stop].reshape(shape) for v in fields))
+                start = stop
+        return out
+
+
+def reduce_all(samples: dict[str, Any]) -> PackedMoments:
+    """`reduce` of every quantity, whose leading axis counts the samples."""
+    kinds: dict[Any, dict[str, Any]] = {}
+    for name, value in samples.items():
+        kinds.setdefault(("log" if value.log else "scaled") if isinstance(value, Scaled) else "plain", {})[
+            name
+        ] = value
+
+    def flat(parts: list[jax.Array]) -> jax.Array:
+        return jnp.concatenate([v.reshape((v.shape[0], -1)) for v in parts], axis=1)
+
+    moments, shapes = [], []
+    for kind, members in kinds.items():
+        values = list(members.values())
+        if kind == "plain":
+            moments.append(reduce(flat(values)))
+            shapes.append(tuple(v.shape[1:] for v in values))
+        else:
+            joint = Scaled(
+                flat([v.mantissa for v in values]), flat([v.exponent for v in values]), kind == "log"
+            )
+            moments.append(reduce(joint))
+            shapes.append(tuple(v.mantissa.shape[1:] for v in values))
+    return PackedMoments(tuple(moments), tuple(tuple(m) for m in kinds.values()), tuple(shapes))

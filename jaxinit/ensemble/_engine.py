@@ -32,9 +32,7 @@ def _chunk(seeds: jax.Array, root: jax.Array, data: Any, one: Any, batch: int, k
     keys = keys_of(jnp.concatenate([seeds, jnp.broadcast_to(seeds[-1:], (full - count,))]), root)
     samples = jax.lax.map(lambda key: one(key, data), keys, batch_size=batch if batch > 1 else None)
     samples = jax.tree.map(lambda v: v[:count], samples)
-    is_sample = lambda x: isinstance(x, (jax.Array, scaled.Scaled))  # noqa: E731
-    moments = jax.tree.map(scaled.reduce, samples, is_leaf=is_sample)
-    return moments, (samples if keep else None)
+    return scaled.reduce_all(samples), (samples if keep else None)
 
 
 def _samples_to_host(value: Any) -> np.ndarray:
@@ -85,7 +83,7 @@ def run(
             figures, samples = _chunk(
                 jnp.asarray(part), jnp.asarray(root, jnp.uint32), data, one, min(batch, len(part)), keep
             )
-            host = {name: value.host() for name, value in figures.items()}
+            host = figures.host()
             moments = host if moments is None else {k: moments[k].merge(v) for k, v in host.items()}
             if samples is not None:
                 kept.append({name: _samples_to_host(value) for name, value in samples.items()})

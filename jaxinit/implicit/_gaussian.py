@@ -45,8 +45,8 @@ def backward(key: jax.Array, residual: Residual, d: jax.Array, stddev: Any) -> j
 def squared_norm(key: jax.Array, residual: Residual, n_out: int, stddev: Any) -> jax.Array:
     """||W||_F^2 given the forward products: the known part, and a chi-square for the unknown one."""
     q, g = residual
-    rank = jnp.sum(jnp.any(q != 0, axis=1)).astype(g.dtype)
-    known = jnp.sum(jnp.square(g) * jnp.any(q != 0, axis=1, keepdims=True))
-    freedom = (q.shape[1] - rank) * n_out
+    used = jnp.any(q != 0, axis=1, keepdims=True).astype(g.dtype)
+    known = jnp.sum(jnp.square(g) * used)
+    freedom = (q.shape[1] - jnp.sum(used)) * n_out
     rest = jnp.where(freedom > 0, 2 * jax.random.gamma(key, jnp.maximum(freedom, 1) / 2, dtype=g.dtype), 0)
     return jnp.square(stddev) * (known + rest)

@@ -31,9 +31,10 @@ class Dense:
 
     def __call__(self, key: jax.Array, data: tuple[Network, Inputs]) -> dict[str, Any]:
         network, inputs = data
-        input_key, loss_key, layers_key = jax.random.split(key, 3)
-        keys = LayerKeys.of(layers_key, len(self.weights))
-        h = inputs.draw(input_key)
+        # One split for everything; a layer's keys do not depend on the depth.
+        every = jax.random.split(key, (len(self.weights) + 1, 4))
+        keys = LayerKeys.of(every[1:])
+        h = inputs.draw(every[0, 0])
         h, exponent = normalize(h, jnp.zeros(h.shape[0], jnp.int32))
         # The input is no activation: it counts as derivative 1 at layer 0.
         signal = (h, exponent, jnp.ones_like(h))
@@ -52,7 +53,7 @@ class Dense:
             return out
 
         rows, n_out = h.shape[0], self.weights[-1].shape[1]
-        r = jax.random.normal(loss_key, (n_out,), h.dtype) / jnp.sqrt(jnp.asarray(n_out, h.dtype))
+        r = jax.random.normal(every[0, 1], (n_out,), h.dtype) / jnp.sqrt(jnp.asarray(n_out, h.dtype))
         gradient = normalize(jnp.tile(r[None, :], (rows, 1)), jnp.zeros(rows, jnp.int32))
         backward: list[dict[str, Any]] = []
         for weights, layers, tape in reversed(tapes):

@@ -39,9 +39,8 @@ class LayerKeys:
     norm: Any = leaf()
 
     @staticmethod
-    def of(root: jax.Array, depth: int) -> LayerKeys:
-        """Keys of the layers 0 .. depth - 1, stacked; a layer's keys do not depend on the depth."""
-        each = jax.vmap(lambda l: jax.random.split(jax.random.fold_in(root, l), 4))(jnp.arange(depth))
+    def of(each: jax.Array) -> LayerKeys:
+        """From keys (layers, 4)."""
         return LayerKeys(each[:, 0], each[:, 1], each[:, 2], each[:, 3])
 
 

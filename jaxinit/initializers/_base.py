@@ -207,8 +207,8 @@ class Initializer:
             key = _read_key(where, key)
         if out_sharding is None:
             return make(key)
-        if is_concrete(self, key):
-            return _placed(self, key, dims, kind, out_sharding)
+        if is_concrete(self, key) and isinstance(out_sharding, NamedSharding):
+            return _placed(out_sharding)(self, key, dims, kind)
         return place(make, key, where, out_sharding)
 
     def law(self, shape: Sequence[int]) -> Law | None:
@@ -250,13 +250,14 @@ class Initializer:
         return {"name": name, **arguments}
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2, 3, 4))
-def _placed(
-    init: Initializer, key: Any, shape: tuple[int, ...], dtype: np.dtype, out_sharding: Any
-) -> jax.Array:
-    if 0 in shape:
-        return place(lambda _: jnp.zeros(shape, dtype), key, init._name(), out_sharding)
-    return place(lambda k: init._sample(k, shape, dtype, 1.0), key, init._name(), out_sharding)
+def _at_once(init: Initializer, key: Any, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
+    return jnp.zeros(shape, dtype) if 0 in shape else init._sample(key, shape, dtype, 1.0)
+
+
+@functools.lru_cache(maxsize=256)
+def _placed(out_sharding: NamedSharding) -> Callable[..., jax.Array]:
+    """The compiled draw whose result is born on the mesh, no device holding the whole."""
+    return jax.jit(_at_once, static_argnums=(0, 2, 3), out_shardings=out_sharding)
 
 
 def _show(value: Any) -> str:

@@ -100,6 +100,7 @@ def test_table(variables):
     rows = init_table(Net(), jnp.ones((1, 6, 6, 8)))
     assert rows["params/conv/kernel"].matches == "he_normal"
     assert rows["params/conv/kernel"].asked == ji.he_normal() and rows["params/conv/kernel"].agrees
+    assert rows["params/head/kernel"].matches == "glorot_uniform"
     assert rows["params/hidden/kernel"].law == "orthogonal" and rows["params/hidden/kernel"].agrees
     assert rows["params/attention/query/kernel"].matches == "lecun_normal"
     assert rows["params/norm/scale"].law == "ones" and rows["params/head/bias"].law == "zeros"
@@ -130,3 +131,21 @@ def test_table_tells_laws_apart_and_sees_a_wrong_one():
     assert init_table(Liar(), jnp.ones((1, 64)))["params/kernel"].agrees is False
     with pytest.raises(TypeError, match="init_table"):
         init_table(nn.Dense(3))
+
+
+def test_kurtosis_constants():
+    from scipy import stats
+
+    from jaxinit.adapt._init_table import KURTOSIS
+
+    laws = {
+        "normal": stats.norm(),
+        "truncated_normal": stats.truncnorm(-2, 2),
+        "uniform": stats.uniform(-1, 2),
+    }
+    for name, law in laws.items():
+        m2, m4, m6, m8 = (law.expect(lambda x, k=k: x**k) for k in (2, 4, 6, 8))
+        b4, b6, b8 = m4 / m2**2, m6 / m2**3, m8 / m2**4
+        assert KURTOSIS[name] == pytest.approx(
+            (b4 - 3, b8 - 4 * b4 * b6 + 4 * b4**3 - b4**2), rel=1e-6, abs=1e-6
+        )

@@ -501,7 +501,20 @@ def test_closed_forms():
 # 9. Same bits everywhere
 
 
-@pytest.mark.parametrize("init", ALL, ids=ids(ALL))
+#: one of each way of drawing; the others take seconds more each and are left to the long run
+QUICK = [
+    ji.normal(0.02),
+    ji.uniform(-0.3, 0.3),
+    ji.truncated_normal(0.02),
+    ji.he_normal(),
+    ji.orthogonal(),
+    ji.sparse(connections=3),
+    ji.chrono(100.0),
+]
+BATTERY = [pytest.param(i, marks=() if i in QUICK else pytest.mark.slow, id=repr(i)) for i in ALL]
+
+
+@pytest.mark.parametrize("init", BATTERY)
 def test_same_bits_under_every_transform(init):
     shape = (16, 8)
     eager = np.asarray(init(KEY, shape, jnp.float32))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jaxinit import activations as activations
     from jaxinit import implicit as implicit
     from jaxinit import initializers as initializers
+    from jaxinit import meanfield as meanfield
     from jaxinit import models as models
     from jaxinit import plot as plot
     from jaxinit import records as records
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from jaxinit.models import MLP as MLP
     from jaxinit.network import Network as Network
     from jaxinit.records import Convergence as Convergence
+    from jaxinit.records import PhaseDiagram as PhaseDiagram
     from jaxinit.records import Propagation as Propagation
     from jaxinit.records import Statistic as Statistic
     from jaxinit.records import load as load
@@ -101,12 +103,12 @@ _NAMES = {
     """,
     "models": "MLP",
     "network": "Network",
-    "records": "Convergence Propagation Statistic load",
+    "records": "Convergence PhaseDiagram Propagation Statistic load",
     "report": "report",
     "simulate": "simulate",
 }
 #: Areas that are themselves public names.
-_AREAS = ("activations", "implicit", "initializers", "models", "plot", "records")
+_AREAS = ("activations", "implicit", "initializers", "meanfield", "models", "plot", "records")
 _AREA = {name: area for area, names in _NAMES.items() for name in names.split()}
 
 __all__ = [*_AREA, *_AREAS]

@@ -13,15 +13,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxinit import __version__
-from jaxinit.cli import _compare, _demo, _saved, _simulate
+from jaxinit.cli import _compare, _demo, _phase, _saved, _simulate
 from jaxinit.cli._output import Output
 
-COMMANDS: tuple[Any, ...] = (_demo, _simulate, _compare, _saved.Report(), _saved.Plot())
+COMMANDS: tuple[Any, ...] = (_demo, _simulate, _phase, _compare, _saved.Report(), _saved.Plot())
 
 _EPILOG = """\
 examples:
   jaxinit demo                                        the whole story in about two minutes
   jaxinit simulate --depth 50 --init he,xavier        signal and gradient, layer by layer
+  jaxinit phase tanh                                  order, chaos and the edge between them
   jaxinit compare --data digits --init he,xavier      what the initializer does to training
   jaxinit report demo/he.npz demo/xavier.npz          one page from saved records
 

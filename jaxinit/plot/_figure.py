@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from jaxinit._core import checks
 from jaxinit.plot._depth import depth_profiles
+from jaxinit.plot._phase import phase_diagram
 from jaxinit.plot._training import training
-from jaxinit.records import Convergence, Propagation
+from jaxinit.records import Convergence, PhaseDiagram, Propagation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +22,11 @@ def _propagation(records: Any, **options: Any) -> Figure:
 
 
 #: Record class -> the figure of such a record.
-_FIGURES: dict[type, Any] = {Propagation: _propagation, Convergence: training}
+_FIGURES: dict[type, Any] = {
+    Propagation: _propagation,
+    Convergence: training,
+    PhaseDiagram: phase_diagram,
+}
 
 
 def figure(record: Any, **options: Any) -> Figure:
@@ -29,7 +34,8 @@ def figure(record: Any, **options: Any) -> Figure:
 
     Arguments:
         record: any record of jaxinit; or a sequence, or a mapping from labels to, Propagation records.
-        options: those of the figure: `depth_profiles` for a Propagation, `training` for a Convergence.
+        options: those of the figure: `depth_profiles` for a Propagation, `training` for a Convergence, `phase_diagram`
+            for a PhaseDiagram.
 
     Raises:
         TypeError: there is no figure for such an object.

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from jaxinit.activations import Activation as Activation
     from jaxinit.activations import gain as gain
     from jaxinit.activations import torch_gain as torch_gain
+    from jaxinit.adapt import critical as critical
+    from jaxinit.adapt import init_table as init_table
+    from jaxinit.adapt import reinit as reinit
     from jaxinit.compare import compare as compare
     from jaxinit.initializers import Initializer as Initializer
     from jaxinit.initializers import chrono as chrono
@@ -91,6 +94,7 @@ if TYPE_CHECKING:
 #: Area -> the public names it defines (a test holds this to the imports above).
 _NAMES = {
     "activations": "Activation gain torch_gain",
+    "adapt": "critical init_table reinit",
     "compare": "compare",
     "initializers": """
         Initializer chrono constant deepnorm delta_orthogonal dirac distinct fans for_conv_local

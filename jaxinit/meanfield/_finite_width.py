@@ -98,7 +98,7 @@ def moment(p: int, n: int, variance: float, below: float = 0.0, above: float = 1
 
     Example:
         >>> from jaxinit.meanfield import _finite_width
-        >>> _finite_width.moment(2, 10, 2.0)
+        >>> round(_finite_width.moment(2, 10, 2.0), 12)
         1.5
     """
     term = [1.0]
@@ -117,7 +117,7 @@ def moment(p: int, n: int, variance: float, below: float = 0.0, above: float = 1
         )
     for m in range(1, p + 1):
         total.append(sum(binomial[m - 1, k - 1] * n * cumulant[k] * total[m - k] for k in range(1, m + 1)))
-    return total[p] * (variance / n) ** p
+    return float(total[p]) * (variance / n) ** p
 
 
 def log_moments(n: int, variance: float, below: float = 0.0, above: float = 1.0) -> tuple[float, float]:

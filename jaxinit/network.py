@@ -13,6 +13,46 @@ from jaxinit._core import checks
 from jaxinit._core.struct import leaf, record, static
 
 ENSEMBLES = ("gaussian", "orthogonal")
+ORDERS = ("pre", "post")
+NORMS = ("layer", "rms")
+
+
+@record
+class Residual:
+    """Skip connections around the layers of a `Network`, alpha times the stream plus beta times the branch.
+
+        "pre":   z^l = alpha z^(l-1) + beta (W^l phi(z^(l-1)) + b^l)               l = 2 .. depth
+        "post":  x^l = alpha x^(l-1) + beta phi(z^l),   z^l = W^l x^(l-1) + b^l    l = 2 .. depth - 1
+
+    "pre" applies phi before the weights (pre-activation networks: He et al. 2016, "Identity mappings"; Yang &
+    Schoenholz 2017, "Mean field residual networks: on the edge of chaos", without a second matrix); "post" applies
+    it after them (the reduced residual network of Yang & Schoenholz, sec. 2). The first layer maps the input to
+    the width and has no skip; in a "post" network x^1 = phi(z^1) and the last layer reads the stream out,
+    f(x) = z^depth = W x^(depth-1) + b.
+
+    Networks with phi after the sum, phi(alpha h + beta W h), are not among them: their pre-activations are not
+    Gaussian at any width.
+
+    Arguments:
+        alpha: factor of the stream, at least 0.
+        beta: factor of the branch, at least 0; depth**-0.5 keeps a deep network's signal of order 1.
+        order: "pre" or "post".
+
+    Example:
+        >>> from jaxinit.network import Residual
+        >>> Residual(beta=0.1)
+        Residual(alpha=1.0, beta=0.1, order='pre')
+    """
+
+    alpha: Any = leaf(default=1.0)
+    beta: Any = leaf(default=1.0)
+    order: str = static(default="pre")
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "beta"):
+            value = checks.number("Residual", name, getattr(self, name), at_least=0.0)
+            object.__setattr__(self, name, value)
+        checks.choice("Residual", "order", self.order, ORDERS)
 
 
 @record
@@ -39,6 +79,13 @@ class Network:
     `initializer` (a record, a name, or any function `(key, (n_in, n_out), dtype)`). Biases are iid
     N(0, bias_variance).
 
+    Skips (`residual`), a normalization of the pre-activations (`norm`) and dropout may be added:
+
+    z^l = W^l h^(l-1) + b^l,   h^l = m^l phi(norm(z^l)) / (1 - dropout),   m^l iid Bernoulli(1 - dropout),
+
+    with norm(z) = z / rms(z) ("rms") or (z - mean(z)) / std(z) ("layer"), over units and without gains; the
+    output z^depth is neither normalized nor dropped, and masks of different inputs are independent.
+
     Arguments:
         depth: the number of weight layers L, at least 1.
         width: units of every layer, or a sequence of `depth` widths n_1 .. n_L.
@@ -48,6 +95,9 @@ class Network:
         bias_variance: sigma_b^2, at least 0 (0: no biases).
         ensemble: "gaussian" or "orthogonal", the law of weights given by `weight_variance`.
         input_width: entries of x; `width` (its first entry) by default.
+        residual: a `Residual`, which needs equal widths ("post": of all but the last layer); None for no skips.
+        norm: "layer", "rms" or None.
+        dropout: probability that a unit is dropped, in [0, 1).
 
     Raises:
         ValueError, TypeError: an argument breaks its rule; the message names it.
@@ -70,6 +120,9 @@ class Network:
     bias_variance: Any = leaf(default=0.0)
     ensemble: str = static(default="gaussian")
     input_width: int | None = static(default=None)
+    residual: Residual | None = leaf(default=None)
+    norm: str | None = static(default=None)
+    dropout: Any = leaf(default=0.0)
 
     def __init__(
         self,
@@ -81,6 +134,9 @@ class Network:
         bias_variance: Any = 0.0,
         ensemble: str = "gaussian",
         input_width: int | None = None,
+        residual: Residual | None = None,
+        norm: str | None = None,
+        dropout: Any = 0.0,
     ) -> None:
         where = "Network"
         depth = checks.integer(where, "depth", depth, at_least=1)
@@ -113,6 +169,10 @@ class Network:
                 where, "ensemble", "left at its default when initializer= is given", ensemble,
                 "Pass initializer=ji.orthogonal(), or weight_variance= with ensemble='orthogonal'.",
             )  # fmt: skip
+        if residual is not None:
+            _check_residual(residual, depth, width)
+        if norm is not None:
+            checks.choice(where, "norm", norm, NORMS)
         values = {
             "depth": depth,
             "width": width,
@@ -122,6 +182,9 @@ class Network:
             "bias_variance": checks.number(where, "bias_variance", bias_variance, at_least=0.0),
             "ensemble": ensemble,
             "input_width": input_width,
+            "residual": residual,
+            "norm": norm,
+            "dropout": checks.number(where, "dropout", dropout, at_least=0.0, below=1.0),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -138,6 +201,11 @@ class Network:
         return tuple(itertools.pairwise(widths))
 
     @property
+    def plain(self) -> bool:
+        """Whether the network is z^l = W phi(z^(l-1)) + b: no skips, no normalization, no dropout."""
+        return self.residual is None and self.norm is None and _is_zero(self.dropout)
+
+    @property
     def label(self) -> str:
         """A short description, for legends and tables."""
         if self.initializer is not None:
@@ -145,7 +213,30 @@ class Network:
         else:
             law = f"{self.ensemble}, σw²={self.weight_variance:.4g}"
         bias = "" if _is_zero(self.bias_variance) else f", σb²={self.bias_variance:.4g}"
-        return f"{self.activation.name} {law}{bias}"
+        extras = ""
+        if self.residual is not None:
+            extras += f", {self.residual.alpha:.3g} + {self.residual.beta:.3g} × {self.residual.order}"
+        if self.norm is not None:
+            extras += f", {self.norm} norm"
+        if not _is_zero(self.dropout):
+            extras += f", dropout {self.dropout:.3g}"
+        return f"{self.activation.name} {law}{bias}{extras}"
+
+
+def _check_residual(residual: Any, depth: int, width: int | tuple[int, ...]) -> None:
+    if not isinstance(residual, Residual):
+        raise checks.wrong_type(
+            "Network", "residual", "a Residual or None", residual,
+            "Pass jaxinit.network.Residual(alpha=1.0, beta=0.5, order='pre').",
+        )  # fmt: skip
+    widths = (width,) * depth if isinstance(width, int) else width
+    joined = widths if residual.order == "pre" else widths[:-1]
+    if len(set(joined)) > 1:
+        which = "for every layer" if residual.order == "pre" else "for all layers but the last"
+        raise checks.bad(
+            "Network", "width", f"the same {which} when residual={residual!r}", widths,
+            "A skip adds a layer's input to its output; only input_width may differ.",
+        )  # fmt: skip
 
 
 def _is_zero(x: Any) -> bool:

@@ -13,7 +13,7 @@ from jaxinit._core.struct import record, static
 from jaxinit.network import Network
 from jaxinit.simulate import _statistics as st
 from jaxinit.simulate._inputs import Inputs
-from jaxinit.simulate._signal import Nonlinearity
+from jaxinit.simulate._local import Activate, add
 from jaxinit.simulate._weights import LayerKeys, Weights
 
 
@@ -25,9 +25,10 @@ class Dense:
     """
 
     weights: tuple[Weights, ...] = static()
-    nonlinearity: Nonlinearity = static()
+    activate: Activate = static()
     biased: bool = static()
     wanted: frozenset[str] = static()
+    skips: str | None = static(default=None)
 
     def __call__(self, key: jax.Array, data: tuple[Network, Inputs]) -> dict[str, Any]:
         network, inputs = data
@@ -36,14 +37,15 @@ class Dense:
         keys = LayerKeys.of(every[1:])
         h = inputs.draw(every[0, 0])
         h, exponent = normalize(h, jnp.zeros(h.shape[0], jnp.int32))
-        # The input is no activation: it counts as derivative 1 at layer 0.
-        signal = (h, exponent, jnp.ones_like(h))
+        stream = (h, exponent) if self.skips == "pre" else None
+        signal = (h, exponent, self.activate.start(h), stream)
+        skips = None if self.skips is None else _factors(network, len(self.weights))
 
         forward, tapes, start = [], [], 0
         runs = [(w, len(list(group))) for w, group in itertools.groupby(self.weights)]
         for weights, count in runs:
             step = self._forward_step(weights, network)
-            layers = jax.tree.map(lambda k, a=start, b=start + count: k[a:b], keys)
+            layers = jax.tree.map(lambda k, a=start, b=start + count: k[a:b], (keys, skips))
             signal, (figures, tape) = _run(step, signal, layers)
             forward.append(figures)
             tapes.append((weights, layers, tape))
@@ -54,7 +56,8 @@ class Dense:
 
         rows, n_out = h.shape[0], self.weights[-1].shape[1]
         r = jax.random.normal(every[0, 1], (n_out,), h.dtype) / jnp.sqrt(jnp.asarray(n_out, h.dtype))
-        gradient = normalize(jnp.tile(r[None, :], (rows, 1)), jnp.zeros(rows, jnp.int32))
+        d, exponent = normalize(jnp.tile(r[None, :], (rows, 1)), jnp.zeros(rows, jnp.int32))
+        gradient = (d, exponent, (jnp.zeros_like(d), exponent) if self.skips == "post" else None)
         backward: list[dict[str, Any]] = []
         for weights, layers, tape in reversed(tapes):
             step = self._backward_step(weights, network)
@@ -65,35 +68,69 @@ class Dense:
     def _forward_step(self, weights: Weights, network: Network) -> Any:
         wanted = self.wanted
 
-        def step(signal: Any, keys: LayerKeys) -> Any:
-            h, exponent, slope_before = signal
+        def step(signal: Any, layer: tuple[LayerKeys, Any]) -> Any:
+            keys, skip = layer
+            h, before, local_before, stream = signal
             y, residual = weights.forward(keys, h, network)
-            gram, gram_exponent = st.gram(h), exponent
+            gram, exponent = st.gram(h), before
             if self.biased:
                 b = jax.random.normal(keys.bias, (y.shape[1],), y.dtype)
                 y, exponent = _add_bias(
                     y, exponent, b * jnp.sqrt(jnp.asarray(network.bias_variance, y.dtype))
                 )
+            if self.skips == "pre":
+                y, exponent = _skip(y, exponent, stream, skip)
             z, exponent = normalize(y, exponent)
-            value, value_exponent, slope = self.nonlinearity(z, exponent)
-            figures = st.forward(wanted, z, exponent, value, slope, self.nonlinearity.largest_slope)
+            # The stream of "pre" is z; that of "post", h.
+            stream = (z, exponent) if self.skips == "pre" else None
+            key = jax.random.fold_in(keys.bias, 1) if self.activate.drops else keys.bias
+            value, after, phi, slope, local = self.activate(key, z, exponent, network.dropout)
+            figures = st.forward(wanted, z, exponent, phi, slope, self.activate.nonlinearity.largest_slope)
+            if self.skips == "post":
+                value, after = _skip(value, after, (h, before), skip)
+                local = local.times(skip[1])
             tape = None
             if wanted & st.BACKWARD:
                 norm = weights.squared_norm(keys, residual, network) if "update_ratio" in wanted else None
-                tape = (weights.kept(residual), slope_before, gram, gram_exponent, norm)
-            return (*normalize(value, value_exponent), slope), (figures, tape)
+                tape = (weights.kept(residual), local_before, gram, before, norm)
+            return (*normalize(value, after), local, stream), (figures, tape)
 
         return step
 
     def _backward_step(self, weights: Weights, network: Network) -> Any:
         def step(gradient: Any, xs: Any) -> Any:
-            keys, (residual, slope_before, gram, gram_exponent, norm) = xs
-            d, exponent = gradient
+            (keys, skip), (residual, local, gram, gram_exponent, norm) = xs
+            d, exponent, stream = gradient
+            if self.skips == "pre":
+                gram = gram * jnp.square(skip[1])
             figures = st.backward(self.wanted, d, exponent, gram, gram_exponent, norm)
-            before = weights.backward(keys, residual, d, network) * slope_before
-            return normalize(before, exponent), figures
+            before = weights.backward(keys, residual, d, network)
+            if self.skips == "post":  # of the stream, then through the layer before
+                stream = normalize(*_skip(before, exponent, stream, (skip[0], jnp.ones_like(skip[1]))))
+                return (*normalize(*local.pull(*stream)), stream), figures
+            before, scale = local.pull(before, exponent)
+            if self.skips == "pre":
+                before, scale = _skip(before, scale, (d, exponent), skip)
+            return (*normalize(before, scale), None), figures
 
         return step
+
+
+def _factors(network: Network, depth: int) -> tuple[jax.Array, jax.Array]:
+    """alpha and beta of each layer: 0 and 1 of the first, which has no skip."""
+    assert network.residual is not None
+    first = jnp.arange(depth) == 0
+    alpha, beta = (jnp.asarray(v, jnp.float32) for v in (network.residual.alpha, network.residual.beta))
+    return jnp.where(first, 0, alpha), jnp.where(first, 1, beta)
+
+
+def _skip(branch: jax.Array, exponent: jax.Array, stream: Any, skip: Any) -> tuple[jax.Array, jax.Array]:
+    """alpha stream + beta branch, with their exponents; only the branch where the width changes."""
+    branch, exponent = normalize(branch * skip[1], exponent)
+    stream, stream_exponent = stream
+    if stream.shape != branch.shape:
+        return branch, exponent
+    return add(branch, exponent, *normalize(stream * skip[0], stream_exponent))
 
 
 def _run(step: Any, carry: Any, xs: Any, reverse: bool = False) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ from jaxinit.records import STATISTICS, Propagation, Statistic, provenance
 from jaxinit.simulate import _statistics as st
 from jaxinit.simulate._dense import Dense
 from jaxinit.simulate._inputs import Inputs
+from jaxinit.simulate._local import Activate
 from jaxinit.simulate._signal import Nonlinearity
 from jaxinit.simulate._weights import IMPLICIT_LAWS, Weights, law_of
 
@@ -100,7 +101,7 @@ def simulate(
     inputs = _inputs(network, q, correlation, x)
     rows = inputs.shape[0]
     weights = tuple(_weights(network, shape, sampler, approximate, rows) for shape in network.shapes)
-    program = Dense(weights, Nonlinearity.of(network.activation), not _is_zero(network.bias_variance), wanted)
+    program = _program(network, weights, wanted)
     batch = _batch(weights, rows) if batch is None else checks.integer(where, "batch", batch, at_least=1)
     chunk = (
         _chunk(len(weights), batch) if chunk is None else checks.integer(where, "chunk", chunk, at_least=1)
@@ -135,6 +136,12 @@ def simulate(
     return Propagation(
         "simulation", sites, rows, st.pairs(rows), config=config, provenance=provenance(), **statistics
     )
+
+
+def _program(network: Network, weights: tuple[Weights, ...], wanted: frozenset[str]) -> Dense:
+    activate = Activate(Nonlinearity.of(network.activation), network.norm, not _is_zero(network.dropout))
+    skips = None if network.residual is None else network.residual.order
+    return Dense(weights, activate, not _is_zero(network.bias_variance), wanted, skips)
 
 
 def _wanted(record: Sequence[str] | None, backward: bool) -> frozenset[str]:

@@ -11,9 +11,7 @@ from jaxinit.network import Residual
 
 KINDS = {
     "pre": {"residual": Residual(0.8, 0.6), "input_width": 5},
-    "pre, square": {"residual": Residual(0.8, 0.6)},
     "post": {"residual": Residual(0.8, 0.6, order="post"), "width": [8, 8, 8, 6]},
-    "post, square": {"residual": Residual(0.8, 0.6, order="post")},
     "layer norm": {"norm": "layer", "width": [8, 7, 8, 6]},
     "pre, rms norm": {"norm": "rms", "residual": Residual(1.0, 0.7)},
     "post, layer norm": {"norm": "layer", "residual": Residual(0.9, 0.7, order="post")},

@@ -10,4 +10,5 @@ from jaxinit.records._provenance import provenance as provenance
 from jaxinit.records._record import Record as Record
 from jaxinit.records._record import load as load
 from jaxinit.records._resampling import Estimate as Estimate
+from jaxinit.records._spectrum import Spectrum as Spectrum
 from jaxinit.records._statistic import Statistic as Statistic

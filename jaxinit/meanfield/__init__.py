@@ -3,6 +3,8 @@
 from jaxinit.meanfield._critical import CriticalPoint as CriticalPoint
 from jaxinit.meanfield._critical import critical as critical
 from jaxinit.meanfield._critical import critical_line as critical_line
+from jaxinit.meanfield._finite_width import FiniteWidth as FiniteWidth
+from jaxinit.meanfield._finite_width import finite_width as finite_width
 from jaxinit.meanfield._fixed_point import STATUS as STATUS
 from jaxinit.meanfield._fixed_point import FixedPoint as FixedPoint
 from jaxinit.meanfield._fixed_point import all_fixed_points as all_fixed_points

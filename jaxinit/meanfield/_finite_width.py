@@ -19,6 +19,7 @@ n_out replaced by n_in terms, because the signs of z may be replaced by independ
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,14 @@ def _dead(n: int, below: float, above: float) -> float:
     return float((0.5 * (below == 0) + 0.5 * (above == 0)) ** n)
 
 
+def is_homogeneous(network: Network) -> bool:
+    """Whether `finite_width` holds for the network."""
+    plain = network.plain and network.initializer is None and network.ensemble == "gaussian"
+    if not plain or float(network.bias_variance) != 0.0 or float(network.weight_variance) == 0.0:
+        return False
+    return slopes(network.activation) is not None
+
+
 def finite_width(network: Network, q: float = 1.0) -> FiniteWidth:
     """The exact finite-width law of the second moments of a homogeneous network, forward and backward.
 
@@ -168,61 +177,52 @@ def finite_width(network: Network, q: float = 1.0) -> FiniteWidth:
         >>> [round(float(x), 3) for x in (law.mean[-1], law.std[-1], law.log_mean[-1], law.log_std[-1])]
         [2.0, 6.369, -0.563, 1.602]
     """
-    where = "meanfield.finite_width"
+    where = "finite_width"
     q = checks.number(where, "q", q, above=0.0)
     slope = slopes(network.activation)
-    exact = (
-        network.initializer is None and network.ensemble == "gaussian" and float(network.bias_variance) == 0.0
-    )
-    if slope is None or not exact or float(network.weight_variance) == 0.0:
+    if slope is None or not is_homogeneous(network):
         raise checks.bad(
             where, "network", "homogeneous: relu, leaky_relu, prelu or linear, Gaussian weights of positive "
-            "weight_variance, no biases", network,
+            "weight_variance, no biases, skips, norm or dropout", network,
             "For other networks use meanfield.propagate (infinite width) or simulate.",
         )  # fmt: skip
     variance = float(network.weight_variance)
-    depth = network.depth
     fan_in = np.asarray([s[0] for s in network.shapes])
     fan_out = np.asarray([s[1] for s in network.shapes])
 
     # Per layer l: a hidden step multiplies |h|^2 / n by Y = (n_out terms, variance sigma_w^2), and the reading
     # q_l = |z^l|^2 / n_l multiplies by a chi-square: the same with slopes 1.
-    def walk(n_terms: np.ndarray, start: float, steps: int, ends: np.ndarray) -> tuple[np.ndarray, ...]:
-        mean, second, logs, spread, alive = start, start**2, np.log(start), 0.0, 1.0
-        out = []
-        for l in range(steps):
-            end = _layer(int(ends[l]), variance, 1.0, 1.0)
-            out.append((mean * end[0], second * end[1], logs + end[2], spread + end[3], 1 - alive))
-            step = _layer(int(n_terms[l]), variance, *slope)
-            mean, second = mean * step[0], second * step[1]
-            logs, spread, alive = logs + step[2], spread + step[3], alive * (1 - step[4])
-        return tuple(np.asarray(column) for column in zip(*out, strict=True))
+    hidden = np.asarray([_layer(int(n), variance, *slope) for n in fan_out])
+    read = np.asarray([_layer(int(n), variance, 1.0, 1.0) for n in fan_out])
+    walk = np.cumsum(np.vstack([np.zeros(4), hidden[:-1, :4]]), axis=0) + read[:, :4]
+    walk[:, [0, 2]] += np.log(q)
+    alive = np.cumprod(np.append(1.0, 1.0 - hidden[:-1, 4]))
 
-    mean, second, logs, spread, dead = walk(fan_out, q, depth, fan_out)
-
-    # The gradient: at the output r itself, |r|^2 / n_out with r iid N(0, 1/n_out); then per layer n_in terms.
-    n_last = int(fan_out[-1])
-    start = _layer(n_last, 1.0 / n_last, 1.0, 1.0)
-    g_mean, g_second, g_log, g_spread = (np.empty(depth) for _ in range(4))
-    state = (start[0], start[1], start[2], start[3])
-    for l in reversed(range(depth)):
-        g_mean[l], g_second[l], g_log[l], g_spread[l] = state
-        if l:
-            # |d^(l-1)|^2 / n_(l-1) = (|d^l|^2 / n_l) (n_l / n_in) X, with n_in = n_(l-1) terms.
-            step = _layer(int(fan_in[l]), variance, *slope)
-            ratio = fan_out[l] / fan_in[l]
-            state = (state[0] * step[0] * ratio, state[1] * step[1] * ratio**2,
-                     state[2] + step[2] + np.log(ratio), state[3] + step[3])  # fmt: skip
-    return FiniteWidth(
-        mean, np.sqrt(second - mean**2), logs, np.sqrt(spread), dead,
-        g_mean, np.sqrt(g_second - g_mean**2), g_log, np.sqrt(g_spread),
-    )  # fmt: skip
+    # The gradient: at the output r itself, |r|^2 / n_out with r iid N(0, 1/n_out); then per layer n_in terms:
+    # |d^(l-1)|^2 / n_(l-1) = (|d^l|^2 / n_l) (n_l / n_in) X.
+    steps = np.asarray([_layer(int(n), variance, *slope)[:4] for n in fan_in])
+    steps[:, [0, 2]] += np.log(fan_out / fan_in)[:, None]
+    last = int(fan_out[-1])
+    back = np.asarray([*steps[1:], _layer(last, 1.0 / last, 1.0, 1.0)[:4]])
+    back = np.cumsum(back[::-1], axis=0)[::-1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std, log_mean, log_std = _figures(walk)
+        g_mean, g_std, g_log_mean, g_log_std = _figures(back)
+    return FiniteWidth(mean, std, log_mean, log_std, 1.0 - alive, g_mean, g_std, g_log_mean, g_log_std)
 
 
+def _figures(walk: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, standard deviation, and those of the logarithm, from a sum of layers' figures."""
+    mean = np.exp(walk[:, 0])
+    return mean, mean * np.sqrt(np.expm1(walk[:, 1])), walk[:, 2], np.sqrt(walk[:, 3])
+
+
+@functools.lru_cache(maxsize=1024)
 def _layer(n: int, variance: float, below: float, above: float) -> tuple[float, float, float, float, float]:
-    """(E X, E X^2, E log X, Var log X given X > 0, P(X = 0)) of one layer."""
+    """(log E X, log E X^2 / E[X]^2, E log X, Var log X given X > 0, P(X = 0)) of one layer."""
     below, above = abs(below), abs(above)
+    first, second = (moment(p, n, variance, below, above) for p in (1, 2))
     return (
-        moment(1, n, variance, below, above), moment(2, n, variance, below, above),
+        float(np.log(first)), float(np.log(second / first**2)),
         *log_moments(n, variance, below, above), _dead(n, below, above),
     )  # fmt: skip

@@ -198,6 +198,11 @@ def slope_second_moment(activation: Activation, q: float) -> float:
     return moments(activation, q).slope_second if q > 0.0 else _at_zero(activation)[1]
 
 
+def value_at_zero(activation: Activation) -> float:
+    """phi(0)."""
+    return _at_zero(activation)[0]
+
+
 def _check(where: str, **values: Any) -> None:
     for name, value in values.items():
         if on_host(value):

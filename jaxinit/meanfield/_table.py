@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit.activations import Activation, moments
+from jaxinit.meanfield._fixed_point import _homogeneity
 from jaxinit.meanfield._maps import host_pair
 from jaxinit.meanfield._pairs import mehler_difference
 
@@ -41,7 +42,7 @@ class Table(NamedTuple):
 
     Attributes:
         start: log q at the left end of the first panel.
-        lengths: (panels, 3, nodes_q), of V, its derivative and X.
+        lengths: (panels, 4, nodes_q), of V, its derivative, X and E[phi].
         pairs: (panels, 2, nodes_q, nodes_t), of R, for t in [0, 1] and in [1, sqrt 2]; one panel of zeros if
             the table holds lengths only.
     """
@@ -61,21 +62,24 @@ def _length_panel(activation: Activation, panel: int) -> np.ndarray:
     nodes, project = _chebyshev(_NODES_Q)
     q = np.exp(_WIDTH * (panel + 0.5 * (nodes + 1.0)))
     found = [moments(activation, v) for v in q.tolist()]
-    second, slope = (
-        project @ np.asarray(v) for v in ([m.second for m in found], [m.slope_second for m in found])
-    )
-    return np.stack([second, _derivative(_NODES_Q) @ second, slope])
+    second, slope, mean = np.asarray([(m.second, m.slope_second, m.mean) for m in found]).T @ project.T
+    return np.stack([second, _derivative(_NODES_Q) @ second, slope, mean])
 
 
 @functools.lru_cache(maxsize=512)
 def _pair_panel(activation: Activation, panel: int, negative: bool) -> np.ndarray:
+    if panel and _homogeneity(activation) is not None:
+        return _pair_panel(activation, 0, negative)
     nodes, project = _chebyshev(_NODES_Q)
     places, project_t = _chebyshev(_NODES_T)
     t = 0.5 * (places + 1.0)
     halves = [t, 1.0 + (math.sqrt(2.0) - 1.0) * t] if negative else [t]
     out = np.zeros((2, _NODES_Q, _NODES_T))
     q = np.exp(_WIDTH * (panel + 0.5 * (nodes + 1.0))).tolist()
+    if _homogeneity(activation) is not None:  # R does not depend on q
+        q = [1.0]
     values = np.stack([[_ratios(activation, v, half) for half in halves] for v in q], axis=1)
+    values = np.broadcast_to(values, (len(halves), _NODES_Q, _NODES_T))
     out[: len(halves)] = np.einsum("aq,hqt,bt->hab", project, values, project_t)
     return out
 
@@ -141,8 +145,14 @@ def _place(held: Table, q: jax.Array) -> tuple[jax.Array, jax.Array]:
 def lengths(held: Table, q: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """V(q), dV/dq and X(q) of a scalar q > 0."""
     panel, x = _place(held, q)
-    v, growth, slope = held.lengths[panel] @ _basis(x, _NODES_Q)
+    v, growth, slope = held.lengths[panel, :3] @ _basis(x, _NODES_Q)
     return v, growth * 2.0 / (_WIDTH * q), slope
+
+
+def mean_of(held: Table, q: jax.Array) -> jax.Array:
+    """E[phi] at a scalar q > 0."""
+    panel, x = _place(held, q)
+    return held.lengths[panel, 3] @ _basis(x, _NODES_Q)
 
 
 def at_length(held: Table, q: jax.Array) -> jax.Array:

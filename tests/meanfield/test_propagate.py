@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxinit.meanfield import chi, correlation_map, fixed_point, length_map, propagate
-from jaxinit.meanfield._propagate import _exact, _tabulated
-from jaxinit.network import Network
+from jaxinit.meanfield._layers import Rule, exact, tabulated
+from jaxinit.network import Network, Residual
 
 
 def test_he_network_by_closed_forms():
@@ -43,17 +43,21 @@ def test_recursion_is_the_maps_composed():
 
 
 @pytest.mark.parametrize(
-    ("name", "sw2", "sb2", "epsilon"),
+    ("name", "sw2", "sb2", "epsilon", "more"),
     [
-        ("tanh", 1.5, 0.1, 0.4), ("tanh", 1.2, 0.0, 1.3), ("hard_tanh", 1.3, 0.05, 0.4), ("relu", 2.0, 0.0, 0.4),
-        ("relu", 1.6, 0.3, 0.4),
+        ("tanh", 1.5, 0.1, 0.4, {}), ("tanh", 1.2, 0.0, 1.3, {}), ("hard_tanh", 1.3, 0.05, 0.4, {}),
+        ("relu", 1.6, 0.3, 0.4, {}),
+        ("tanh", 1.5, 0.1, 0.4, {"alpha": 0.9, "beta": 0.5, "keep": 0.9}),
+        ("gelu", 1.5, 0.1, 0.4, {"alpha": 0.9, "beta": 0.5, "keep": 0.9, "post": True}),
+        ("gelu", 1.5, 0.1, 0.4, {"alpha": 1.0, "beta": 0.3, "normed": True}),
+        ("tanh", 1.5, 0.1, 0.4, {"alpha": 0.8, "beta": 0.6, "normed": True, "post": True}),
     ],
 )  # fmt: skip
-def test_tabulated_equals_exact(name, sw2, sb2, epsilon):
+def test_tabulated_equals_exact(name, sw2, sb2, epsilon, more):
     activation = Network(1, 1, name, weight_variance=1.0).activation
-    exact = _exact(activation, 30, sw2, sb2, 1.1, epsilon)
-    quick = _tabulated(activation, 30, sw2, sb2, 1.1, epsilon)
-    for a, b in zip(exact, quick, strict=True):
+    rule = Rule(np.linspace(sw2, 0.9 * sw2, 20), sb2, **more)
+    found, quick = exact(activation, rule, 1.1, epsilon), tabulated(activation, rule, 1.1, epsilon)
+    for a, b in zip(found, quick, strict=True):
         np.testing.assert_allclose(b, a, rtol=2e-6, atol=2e-7)
 
 
@@ -127,6 +131,96 @@ def test_refusals():
     with pytest.raises(TypeError, match="Network"):
         propagate("relu")
     with pytest.raises(ValueError, match="weight_variance"):
-        propagate(Network(2, 3, "relu", initializer="he_normal"))
+        propagate(Network(2, 3, "relu", initializer="ones"))
+    with pytest.raises(ValueError, match="initializer of independent entries"):
+        propagate(Network(2, 3, "relu", initializer=lambda key, shape, dtype: None))
     with pytest.raises(ValueError, match="continuous"):
         propagate(Network(2, 3, "threshold_relu", weight_variance=2.0))
+
+
+def test_an_initializer_enters_by_its_variance():
+    widths = (6, 9, 4)
+    for init, variances in (("he_normal", (2.0, 2.0, 2.0)), ("glorot_uniform", (1.0, 12 / 15, 18 / 13))):
+        run = propagate(Network(3, widths, "relu", initializer=init))
+        q = variances[0]
+        for l in range(3):
+            np.testing.assert_allclose(run.second_moment.mean[l], q, rtol=1e-6)
+            q = variances[min(l + 1, 2)] * q / 2
+    tall = propagate(Network(2, (4, 8), "relu", initializer="orthogonal"))
+    wide = Network(2, (4, 8), "relu", weight_variance=1.0)
+    assert tall.second_moment.mean[0, 0] == pytest.approx(1.0) and tall.second_moment.mean[
+        1, 0
+    ] == pytest.approx(0.25)
+    assert propagate(wide).second_moment.mean[1, 0] == pytest.approx(0.5)
+
+
+def test_residual_relu_by_closed_forms():
+    """alpha z + beta W relu(z): lengths and gradients grow by alpha^2 + beta^2 sigma_w^2 / 2 a layer."""
+    growth = 0.9**2 + 0.3**2 * 2.4 / 2
+    for depth in (6, 200):
+        run = propagate(Network(depth, 5, "relu", weight_variance=2.4, residual=Residual(0.9, 0.3)), q=2.0)
+        l = np.arange(depth)
+        np.testing.assert_allclose(run.second_moment.mean[:, 0], 4.8 * growth**l, rtol=1e-7)
+        np.testing.assert_allclose(run.grad_second_moment.mean[:, 1], growth ** l[::-1] / 5, rtol=1e-7)
+    post = propagate(
+        Network(3, 5, "relu", weight_variance=2.4, residual=Residual(0.9, 0.3, order="post")), correlation=1.0
+    )
+    # x^1 = relu(z^1), z^1 ~ N(0, 2.4); x^2 = 0.9 x^1 + 0.3 relu(z^2), z^2 ~ N(0, 2.88)
+    means = [math.sqrt(v / (2 * math.pi)) for v in (2.4, 2.88)]
+    p = 0.81 * 1.2 + 2 * 0.27 * means[0] * means[1] + 0.09 * 1.44
+    np.testing.assert_allclose(post.second_moment.mean[:, 0], [2.4, 2.88, 2.4 * p], rtol=1e-12)
+    np.testing.assert_allclose(post.correlation.mean, 1.0, rtol=1e-12)
+    d2 = 0.09 * 0.5 * 2.4
+    d1 = 0.5 * (0.81 * 2.4 + 2.4 * d2)
+    np.testing.assert_allclose(post.grad_second_moment.mean[:, 0] * 5, [d1, d2, 1.0], rtol=1e-12)
+
+
+def test_normalization_forgets_the_length():
+    short, long = (
+        propagate(Network(5, 8, "tanh", weight_variance=1.3, norm="layer"), q=q, correlation=0.2)
+        for q in (0.01, 100)
+    )
+    np.testing.assert_allclose(short.second_moment.mean[1:], long.second_moment.mean[1:], rtol=1e-12)
+    np.testing.assert_allclose(short.correlation.mean, long.correlation.mean, rtol=1e-12)
+    assert short.grad_second_moment.mean[0, 0] == pytest.approx(1e4 * long.grad_second_moment.mean[0, 0])
+
+
+@pytest.mark.parametrize("sw2", [1.0, 1.5, 2.5])
+def test_dropout_destroys_the_critical_point(sw2):
+    """Schoenholz et al. 2017, sec. 5: two equal inputs part, at any weight variance."""
+    run = propagate(
+        Network(400, 8, "tanh", weight_variance=sw2, bias_variance=0.05, dropout=0.05), correlation=1.0
+    )
+    c = run.correlation.mean[:, 0]
+    assert c[0] == 1.0 and c[-1] < 0.99 and abs(c[-1] - c[-2]) < 1e-9
+    q = run.second_moment.mean[-1, 0]
+    product = correlation_map("tanh", c[-1], q, sw2, 0.05) * length_map("tanh", q, sw2, 0.05)
+    np.testing.assert_allclose(c[-1], product / q, rtol=1e-7)
+
+
+def test_silent_units():
+    run = propagate(Network(2, 8, "relu", weight_variance=2.0), correlation=0.0)
+    np.testing.assert_allclose(run.dead_fraction.mean[0], 0.25, rtol=1e-12)
+    np.testing.assert_allclose(run.zero_fraction.mean, 0.5, rtol=1e-12)
+    hard = propagate(Network(2, 8, "hard_tanh", weight_variance=2.0), correlation=0.0)
+    outside = math.erfc(1 / math.sqrt(2 * 2.0))
+    np.testing.assert_allclose(hard.dead_fraction.mean[0], outside**2, rtol=1e-10)
+    np.testing.assert_allclose(hard.zero_fraction.mean, 0.0)
+    np.testing.assert_allclose(propagate(Network(2, 8, "tanh", weight_variance=2.0)).dead_fraction.mean, 0.0)
+
+
+def test_weight_gradients_of_equal_inputs():
+    """|dL/dW| = 2 |h| |d| when both inputs are the same."""
+    run = propagate(Network(3, 50, "relu", weight_variance=2.0), q=3.0, correlation=1.0)
+    np.testing.assert_allclose(run.weight_grad_norm.mean, 2 * math.sqrt(50 * 3.0), rtol=1e-10)
+    np.testing.assert_allclose(run.update_ratio.mean, 2 * math.sqrt(50 * 3.0 / 100), rtol=1e-10)
+
+
+def test_the_band_of_a_homogeneous_network_travels_with_it(tmp_path):
+    import jaxinit as ji
+
+    run = propagate(Network(20, 30, "relu", weight_variance=2.0))
+    run.save(tmp_path / "theory.npz")
+    band = ji.load(tmp_path / "theory.npz").extra["finite_width"]
+    np.testing.assert_allclose(band.mean, run.second_moment.mean[:, 0], rtol=1e-12)
+    assert 0.5 < band.log_std[-1] < 2 and "finite_width" not in propagate(Network(2, 3, "tanh", 1.0)).extra

@@ -4,6 +4,7 @@ underflows: value = mantissa * 2^exponent. Rescaling by powers of two is exact: 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -13,9 +14,21 @@ import numpy as np
 from jaxinit._core.moments import Moments
 from jaxinit._core.struct import leaf, record, static
 
-__all__ = ["ChunkMoments", "PackedMoments", "Scaled", "normalize", "pow2", "reduce", "reduce_all"]
+__all__ = [
+    "ChunkMoments",
+    "PackedMoments",
+    "Scaled",
+    "is_infinite",
+    "normalize",
+    "pow2",
+    "reduce",
+    "reduce_all",
+]
 
 _LN2 = float(np.log(2.0))
+
+#: The exponent of a row that has left the range of numbers (it is infinite, or not a number).
+_INFINITE = 1 << 28
 
 
 @record
@@ -77,10 +90,18 @@ def exponent_of(x: jax.Array, axis: int) -> jax.Array:
 def normalize(x: jax.Array, exponent: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Rows of x * 2^exponent with their largest entry in [1/2, 1): the rows and their exponents, exact.
 
-    `x`: (rows, n); `exponent`: (rows,). Rows that are 0 keep the exponent.
+    `x`: (rows, n); `exponent`: (rows,). Rows that are 0 keep the exponent. A row that is not finite becomes 0
+    with an exponent for which `is_infinite` holds, and stays so: it spoils no other row.
     """
+    lost = is_infinite(exponent) | ~jnp.all(jnp.isfinite(x), axis=-1)
     shift = exponent_of(x, axis=-1)
-    return x * pow2(-shift, x.dtype)[..., None], exponent + shift
+    rows = jnp.where(lost[..., None], 0, x * pow2(-shift, x.dtype)[..., None])
+    return rows, jnp.where(lost, _INFINITE, exponent + shift)
+
+
+def is_infinite(exponent: jax.Array) -> jax.Array:
+    """Whether rows of these exponents have left the range of numbers."""
+    return exponent >= _INFINITE // 2
 
 
 def _moments(x: jax.Array, exponent: jax.Array, offset: jax.Array) -> ChunkMoments:
@@ -148,7 +169,7 @@ def reduce_all(samples: dict[str, Any]) -> PackedMoments:
         ] = value
 
     def flat(parts: list[jax.Array]) -> jax.Array:
-        return jnp.concatenate([v.reshape((v.shape[0], -1)) for v in parts], axis=1)
+        return jnp.concatenate([v.reshape((v.shape[0], math.prod(v.shape[1:]))) for v in parts], axis=1)
 
     moments, shapes = [], []
     for kind, members in kinds.items():

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxinit._core.scaled import pow2
+from jaxinit._core.scaled import is_infinite, pow2
 from jaxinit._core.struct import leaf, record, static
 from jaxinit.simulate._signal import Nonlinearity
 
@@ -67,7 +67,7 @@ class Activate:
             length = jnp.where(length > 0, length, 1)
             z = z / length[:, None]
             kept = {"unit": z, "length": length, "exponent": exponent, "centred": self.norm == "layer"}
-            exponent = jnp.zeros_like(exponent)
+            exponent = jnp.where(is_infinite(exponent), exponent, 0)
         phi, exponent, slope = self.nonlinearity(z, exponent)
         h, through = phi, slope
         if self.drops:
@@ -87,5 +87,6 @@ def add(x: jax.Array, ex: jax.Array, y: jax.Array, ey: jax.Array) -> tuple[jax.A
     scale_y = jnp.where(jnp.any(y != 0, axis=1), ey, lowest)
     top = jnp.maximum(scale_x, scale_y)
     top = jnp.where(top == lowest, ex, top)
+    top = jnp.where(is_infinite(ex) | is_infinite(ey), jnp.maximum(ex, ey), top)
     down_x, down_y = (pow2(jnp.minimum(e - top, 0), x.dtype)[:, None] for e in (ex, ey))
     return x * down_x + y * down_y, top

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit._core.scaled import pow2
+from jaxinit._core.scaled import is_infinite, pow2
 from jaxinit._core.struct import record, static
 from jaxinit.activations import Activation
 
@@ -58,4 +58,7 @@ class Nonlinearity:
         value, slope = self.activation.value_and_derivative(z * pow2(inside, z.dtype)[:, None])
         excess = exponent - inside
         linear = jnp.where(excess < 0, self.linear_at_zero, self.linear_at_infinity)
-        return value * pow2(-outside, z.dtype)[:, None], outside + jnp.where(linear, excess, 0), slope
+        lost = is_infinite(exponent)
+        value = jnp.where(lost[:, None], 0, value * pow2(-outside, z.dtype)[:, None])
+        slope = jnp.where(lost[:, None], jnp.inf, slope)
+        return value, jnp.where(lost, exponent, outside + jnp.where(linear, excess, 0)), slope

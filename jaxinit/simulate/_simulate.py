@@ -16,6 +16,7 @@ from jaxinit.records import STATISTICS, Propagation, Statistic, provenance
 from jaxinit.simulate import _statistics as st
 from jaxinit.simulate._dense import Dense
 from jaxinit.simulate._inputs import Inputs
+from jaxinit.simulate._jacobian import Jacobian, log_singular_values, wanted_count
 from jaxinit.simulate._local import Activate
 from jaxinit.simulate._signal import Nonlinearity
 from jaxinit.simulate._weights import IMPLICIT_LAWS, Weights, law_of
@@ -46,6 +47,7 @@ def simulate(
     batch: int | None = None,
     chunk: int | None = None,
     progress: bool | ensemble.Progress = False,
+    jacobian: bool | int = False,
 ) -> Propagation:
     """Draw the network for every seed and measure its signal and its gradient, layer by layer.
 
@@ -75,10 +77,15 @@ def simulate(
         batch: seeds computed together; chosen from the width by default.
         chunk: seeds a compiled call, between which progress is reported; chosen from memory by default.
         progress: True for a bar on stderr, or a function of (done, total).
+        jacobian: True for all singular values of dz^L / dx at the first input, or how many of the largest. They
+            need the weights, so the sampler is "materialized"; only for networks without skips,
+            normalization or dropout, of widths up to a few thousand.
 
     Returns:
         A Propagation with sites "1" .. "depth" and source "simulation". Statistics at the last site, the
-        output, treat it as a pre-activation like the others.
+        output, treat it as a pre-activation like the others. With `jacobian`, `extra` has
+        "jacobian_singular_values" and their natural logs "jacobian_log_singular_values", float64 of shape
+        (seeds, count), descending; the logs hold also where the values leave the range of float64.
 
     Raises:
         ValueError, TypeError: an argument breaks its rule, before anything is compiled.
@@ -97,9 +104,11 @@ def simulate(
         )
     seed_array = checks.seeds(where, "seeds", seeds)
     checks.choice(where, "sampler", sampler, SAMPLERS)
-    wanted = _wanted(record, backward)
     inputs = _inputs(network, q, correlation, x)
     rows = inputs.shape[0]
+    wanted = _wanted(record, backward, rows)
+    singular_values = wanted_count(jacobian, network, sampler)
+    sampler = "materialized" if singular_values else sampler
     weights = tuple(_weights(network, shape, sampler, approximate, rows) for shape in network.shapes)
     program = _program(network, weights, wanted)
     batch = _batch(weights, rows) if batch is None else checks.integer(where, "batch", batch, at_least=1)
@@ -132,9 +141,22 @@ def simulate(
         "chunk": chunk,
         "loss": "<r, f(x)>, r iid N(0, 1/n_out)",
     }
+    extra = {}
+    if singular_values:
+        jacobians = Jacobian(weights, program.activate.nonlinearity, program.biased)
+        logs = log_singular_values(jacobians, network, inputs, seed_array, root, singular_values)
+        with np.errstate(over="ignore", under="ignore"):
+            extra = {"jacobian_singular_values": np.exp(logs), "jacobian_log_singular_values": logs}
     sites = tuple(str(l + 1) for l in range(network.depth))
     return Propagation(
-        "simulation", sites, rows, st.pairs(rows), config=config, provenance=provenance(), **statistics
+        "simulation",
+        sites,
+        rows,
+        st.pairs(rows),
+        extra=extra,
+        config=config,
+        provenance=provenance(),
+        **statistics,
     )
 
 
@@ -144,8 +166,10 @@ def _program(network: Network, weights: tuple[Weights, ...], wanted: frozenset[s
     return Dense(weights, activate, not _is_zero(network.bias_variance), wanted, skips)
 
 
-def _wanted(record: Sequence[str] | None, backward: bool) -> frozenset[str]:
+def _wanted(record: Sequence[str] | None, backward: bool, rows: int) -> frozenset[str]:
     allowed = (st.FORWARD | st.BACKWARD) if backward else st.FORWARD
+    if rows < 2:
+        allowed -= st.PAIRWISE
     if record is None:
         return allowed - {"update_ratio"}
     if isinstance(record, str) or not all(isinstance(name, str) for name in record):
@@ -155,6 +179,8 @@ def _wanted(record: Sequence[str] | None, backward: bool) -> frozenset[str]:
             raise checks.bad(
                 "simulate", "record", "names of statistics", name, checks.nearest(name, STATISTICS)
             )
+        if name in st.PAIRWISE and rows < 2:
+            raise checks.bad("simulate", "record", "statistics of one input when x has one row", name)
         if name not in allowed:
             raise checks.bad("simulate", "record", "names of forward statistics when backward=False", name)
     if not record:

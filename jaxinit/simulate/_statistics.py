@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit._core.scaled import Scaled, pow2
+from jaxinit._core.scaled import Scaled, is_infinite, pow2
 
 FORWARD = frozenset(
     {
@@ -23,6 +23,9 @@ FORWARD = frozenset(
 BACKWARD = frozenset(
     {"grad_second_moment", "log_grad_second_moment", "grad_correlation", "weight_grad_norm", "update_ratio"}
 )
+
+#: Statistics of pairs of inputs.
+PAIRWISE = frozenset({"correlation", "one_minus_correlation", "grad_correlation"})
 
 #: A unit is saturated when |phi'| is below this share of its maximum.
 SATURATED = 1e-2
@@ -39,7 +42,12 @@ def gram(x: jax.Array) -> jax.Array:
 
 
 def _mean_square(x: jax.Array, exponent: jax.Array) -> Scaled:
-    return Scaled(jnp.mean(jnp.square(x), axis=1), 2 * exponent)
+    return _finite_or(jnp.inf, jnp.mean(jnp.square(x), axis=1), 2 * exponent, is_infinite(exponent))
+
+
+def _finite_or(other: float, mantissa: jax.Array, exponent: jax.Array, lost: jax.Array) -> Scaled:
+    """The number, or `other` where it has left the range of numbers."""
+    return Scaled(jnp.where(lost, other, mantissa), jnp.where(lost, 0, exponent))
 
 
 def _log(value: Scaled) -> Scaled:
@@ -72,7 +80,7 @@ def forward(
     out["log_second_moment"] = _log(square)
     if wanted & {"mean", "kurtosis"}:
         mean = jnp.mean(z, axis=1)
-        out["mean"] = Scaled(mean, exponent)
+        out["mean"] = _finite_or(jnp.nan, mean, exponent, is_infinite(exponent))
         if "kurtosis" in wanted:
             central = jnp.square(z - mean[:, None])
             out["kurtosis"] = (
@@ -88,7 +96,7 @@ def forward(
     if "saturated_fraction" in wanted:
         out["saturated_fraction"] = jnp.mean((jnp.abs(slope) < SATURATED * largest).astype(z.dtype))
     if "zero_fraction" in wanted:
-        out["zero_fraction"] = jnp.mean((value == 0).astype(z.dtype))
+        out["zero_fraction"] = jnp.mean(((value == 0) & ~is_infinite(exponent)[:, None]).astype(z.dtype))
     return {name: out[name] for name in out if name in wanted}
 
 
@@ -118,7 +126,8 @@ def backward(
         weight = pow2(each - top, d.dtype)
         inner = gram_before * gram(d) * (weight[:, None] * weight[None, :])
         norm = jnp.sqrt(jnp.maximum(jnp.sum(inner), 0))
-        out["weight_grad_norm"] = Scaled(norm, top)
+        lost = jnp.any(is_infinite(exponent) | is_infinite(gram_exponent))
+        out["weight_grad_norm"] = _finite_or(jnp.inf, norm, top, lost)
         if squared_norm is not None:
-            out["update_ratio"] = Scaled(norm / jnp.sqrt(squared_norm), top)
+            out["update_ratio"] = _finite_or(jnp.inf, norm / jnp.sqrt(squared_norm), top, lost)
     return {name: out[name] for name in out if name in wanted}

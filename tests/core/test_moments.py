@@ -73,14 +73,17 @@ def test_in_program_moments_are_those_of_the_host() -> None:
 
 @pytest.mark.parametrize("shift", [0, -5000, 5000])
 def test_scaled_moments_far_outside_the_float_range(shift: int) -> None:
-    m = RNG.uniform(0.5, 1.0, (100, 2)).astype(np.float32)
-    e = RNG.integers(-8, 8, (100, 2)).astype(np.int32)
+    rng = np.random.default_rng(3)
+    m = rng.uniform(0.5, 1.0, (100, 2)).astype(np.float32)
+    e = rng.integers(-8, 8, (100, 2)).astype(np.int32)
     value, log = (
         jax.jit(scaled.reduce)(Scaled(jnp.asarray(m), jnp.asarray(e + shift), log=log)).host()
         for log in (False, True)
     )
     small = m.astype(np.float64) * 2.0**e
-    np.testing.assert_allclose(log.mean, np.log(small).mean(0) + shift * np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(
+        log.mean, np.log(small).mean(0) + shift * np.log(2), rtol=1e-6, atol=2e-6
+    )  # logs up to 6
     np.testing.assert_allclose(log.stderr, np.log(small).std(0, ddof=1) / 10, rtol=1e-4)
     if shift == 0:
         np.testing.assert_allclose(value.mean, small.mean(0), rtol=1e-6)

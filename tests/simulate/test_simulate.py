@@ -156,8 +156,25 @@ def test_a_saturating_network_fades_into_the_linear_range() -> None:
 
 @pytest.mark.parametrize(("variance", "end"), [(0.5, -np.inf), (50.0, np.inf)])
 def test_squared_relu_truly_dies_or_explodes(variance: float, end: float) -> None:
-    run = ji.simulate(ji.Network(60, 64, "squared_relu", weight_variance=variance), 2, backward=False)
-    assert (run.log_second_moment.mean[-1] == end).all()
+    run = ji.simulate(ji.Network(60, 64, "squared_relu", weight_variance=variance), 2)
+    assert (run.log_second_moment.mean[-1] == end).all() and (run.log_grad_second_moment.mean[0] == end).all()
+    assert (
+        np.isfinite(run.log_second_moment.mean[0]).all()
+        and np.isfinite(run.log_grad_second_moment.mean[-1]).all()
+    )
+
+
+def test_an_input_that_explodes_spoils_no_other() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 64)).astype(np.float32)
+    net = ji.Network(5, 64, "squared_relu", weight_variance=0.2)
+    alone = ji.simulate(net, 4, x=x[:1], keep_seeds=True)
+    both = ji.simulate(net, 4, x=np.stack([x[0], 1e6 * x[1]]), keep_seeds=True)
+    assert (both.second_moment.mean[-1] == np.inf).tolist() == [False, True]
+    assert np.isnan(both.mean.mean[-1, 1]) and np.isfinite(both.mean.mean[:, 0]).all()
+    # The first row of a draw does not depend on the rows after it.
+    np.testing.assert_allclose(
+        both.second_moment.samples[:, :, 0], alone.second_moment.samples[:, :, 0], rtol=1e-3
+    )
 
 
 def test_all_zero_weights() -> None:
@@ -222,7 +239,7 @@ def test_lowers_for_accelerators() -> None:
     for kwargs in (KINDS["tanh with bias"], KINDS["orthogonal"]):
         net = network(**kwargs)
         weights = tuple(_simulate._weights(net, s, "implicit", False, 2) for s in net.shapes)
-        program = _simulate._program(net, weights, _simulate._wanted([*STATISTICS], True))
+        program = _simulate._program(net, weights, _simulate._wanted([*STATISTICS], True, 2))
         data = (net, _simulate._inputs(net, 1.0, 0.5, None))
         traced = _engine._chunk.trace(jnp.arange(4, dtype=jnp.uint32), jnp.uint32(0), data, program, 2, True)
         assert traced.lower(lowering_platforms=("cuda", "tpu"))
@@ -243,6 +260,7 @@ def test_lowers_for_accelerators() -> None:
         ({"record": ["second_momnt"]}, ValueError, "Did you mean 'second_moment'"),
         ({"record": "mean"}, TypeError, "sequence of names"),
         ({"record": []}, ValueError, "at least one"),
+        ({"record": ["correlation"], "x": np.ones((1, 8))}, ValueError, "x has one row"),
         ({"record": ["grad_correlation"], "backward": False}, ValueError, "backward=False"),
         ({"batch": 0}, ValueError, "at least 1"),
         ({"network": "relu"}, TypeError, "a jaxinit.Network"),

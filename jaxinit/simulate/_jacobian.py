@@ -1,0 +1,129 @@
+"""Singular values of the input-output Jacobian of each network, from the weights that the simulation draws."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinit import ensemble
+from jaxinit._core import checks
+from jaxinit._core.scaled import exponent_of, normalize, pow2
+from jaxinit._core.struct import record, static
+from jaxinit.network import Network
+from jaxinit.simulate._dense import _add_bias, _run
+from jaxinit.simulate._inputs import Inputs
+from jaxinit.simulate._signal import Nonlinearity
+from jaxinit.simulate._weights import LayerKeys, Weights
+
+#: Bytes that one network's Jacobian, tangents and weights may take together.
+_MOST_BYTES = 1 << 30
+
+
+@record
+class Jacobian:
+    """`(key, (network, inputs)) -> (J^T * 2^-exponent, exponent)`, J = dz^L / dx at the first input.
+
+    The network is the one that `Dense` measures for the same key, if its weights are materialized.
+    """
+
+    weights: tuple[Weights, ...] = static()
+    nonlinearity: Nonlinearity = static()
+    biased: bool = static()
+
+    def __call__(self, key: jax.Array, data: tuple[Network, Inputs]) -> tuple[jax.Array, jax.Array]:
+        network, inputs = data
+        every = jax.random.split(key, (len(self.weights) + 1, 4))  # as in Dense: the same networks
+        keys = LayerKeys.of(every[1:])
+        x = inputs.draw(every[0, 0])[:1].astype(jnp.float64)
+        h, exponent = normalize(x, jnp.zeros(1, jnp.int32))
+        tangents = jnp.eye(x.shape[1], dtype=jnp.float64)
+        carry = (h, exponent, jnp.ones_like(h), tangents, jnp.zeros((), jnp.int32))
+        start = 0
+        for weights, group in itertools.groupby(self.weights):
+            count = len(list(group))
+            layers = jax.tree.map(lambda k, a=start, b=start + count: k[a:b], keys)
+            carry, _ = _run(self._step(weights, network), carry, layers)
+            start += count
+        return carry[3], carry[4]
+
+    def _step(self, weights: Weights, network: Network) -> Any:
+        def step(carry: Any, keys: LayerKeys) -> Any:
+            h, exponent, slope, tangents, scale = carry
+            w = weights._draw(keys.forward, network).astype(jnp.float64)
+            z = _matmul(h, w)
+            if self.biased:
+                b = jax.random.normal(keys.bias, (z.shape[1],), jnp.float32).astype(jnp.float64)
+                b = b * jnp.sqrt(jnp.asarray(network.bias_variance, jnp.float64))
+                z, exponent = _add_bias(z, exponent, b)
+            tangents = _matmul(tangents * slope, w)
+            shift = exponent_of(tangents.ravel(), axis=0)
+            tangents = tangents * pow2(-shift, tangents.dtype)
+            z, exponent = normalize(z, exponent)
+            value, value_exponent, slope = self.nonlinearity(z, exponent)
+            return (*normalize(value, value_exponent), slope, tangents, scale + shift), None
+
+        return step
+
+
+def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+@partial(jax.jit, static_argnames="program")
+def _jacobian(seed: jax.Array, root: jax.Array, data: Any, program: Jacobian) -> tuple[jax.Array, jax.Array]:
+    return program(ensemble.keys_of(seed[None], root)[0], data)
+
+
+def wanted_count(jacobian: Any, network: Network, sampler: str) -> int:
+    """How many singular values are wanted (0: none); raises when they cannot be had."""
+    if jacobian is False:
+        return 0
+    where, rank = "simulate", min(network.shapes[0][0], network.widths[-1])
+    count = rank if jacobian is True else checks.integer(where, "jacobian", jacobian, at_least=1)
+    if count > rank:
+        raise checks.bad(
+            where, "jacobian", f"True or at most {rank}, the number of singular values", jacobian
+        )
+    if sampler == "implicit":
+        raise checks.bad(
+            where, "jacobian", "False with sampler='implicit', which forms no weights", jacobian,
+            "Use sampler='materialized' or 'auto'.",
+        )  # fmt: skip
+    if not network.plain:
+        raise checks.bad(
+            where, "jacobian", "False for networks with skips, normalization or dropout", jacobian
+        )
+    inputs, widest = network.shapes[0][0], max(max(shape) for shape in network.shapes)
+    needed = 8 * (3 * inputs * widest + 2 * widest * widest)
+    if needed > _MOST_BYTES:
+        raise checks.bad(
+            where, "jacobian", f"left out for wide networks: the Jacobian here needs {needed / 2**30:.1f} GiB "
+            f"of at most {_MOST_BYTES / 2**30:.0f}", jacobian,
+            "Use a smaller width; jaxinit.spectra.density gives the limit of infinite width.",
+        )  # fmt: skip
+    return count
+
+
+def log_singular_values(
+    program: Jacobian, network: Network, inputs: Inputs, seeds: Iterable[int], root: int, count: int
+) -> np.ndarray:
+    """Natural logs of the `count` largest singular values, descending, one row a seed; -inf for 0.
+
+    Products and decompositions are in float64, whatever the x64 flag; what is below 1e-15 of a network's
+    largest singular value is rounding and reads as such.
+    """
+    out = []
+    with jax.enable_x64(True):
+        for seed in seeds:
+            found = _jacobian(np.uint32(seed), np.uint32(root), (network, inputs), program)
+            tangents, exponent = (np.asarray(v) for v in found)
+            values = np.linalg.svd(tangents, compute_uv=False)[:count]
+            with np.errstate(divide="ignore"):
+                out.append(np.log(values) + float(exponent) * np.log(2.0))
+    return np.stack(out)

@@ -144,9 +144,10 @@ def all_fixed_points(
 ) -> tuple[FixedPoint, ...]:
     """Every fixed point of the length map up to q = 1e10, stable or not, ascending in q.
 
-    gelu and silu have several: at weight_variance 1.99 and a small bias gelu has a stable one near 0.5 and an
-    unstable one beyond, past which the signal diverges. For a marginal case (ReLU at 2) the one at q = 1
-    stands for all.
+    gelu and silu have several near sigma_w^2 = 2. At (1.99, 0.16) gelu has stable ones at 1.26 and 13.4 and an
+    unstable one at 3.87 between them: where a signal ends depends on where it starts. With less bias (0.05) only the
+    lower one is left; above sigma_w^2 = 2 the outer one is gone, and beyond the unstable one the signal diverges.
+    For a marginal case (ReLU at 2) the one at q = 1 stands for all.
 
     Example:
         >>> from jaxinit.meanfield import all_fixed_points

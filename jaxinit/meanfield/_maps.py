@@ -79,6 +79,9 @@ def chi(activation: Any, q: Any, weight_variance: Any, c: Any = 1.0) -> Any:
         if c == 1.0 or q == 0.0:
             return float(weight_variance) * slope_second_moment(activation, q)
         return float(weight_variance) * pair(activation, q, q, 1.0 - c).slope_product
+    if on_host(c) and float(c) == 1.0:
+        q, weight_variance = _floats(q, weight_variance)
+        return weight_variance * _vectorized(_slope_second, activation, q)
     q, weight_variance, c = _floats(q, weight_variance, c)
     _, _, slopes = _vectorized(_traced_pair, activation, q, q, 1.0 - c)
     return weight_variance * slopes
@@ -236,6 +239,12 @@ def _second(activation: Activation, q: jax.Array) -> jax.Array:
     scale = jnp.sqrt(jnp.maximum(q, jnp.finfo(q.dtype).tiny))
     z, w = gaussian_rule(edges(activation, _TRACED_RADIUS), scale, _ORDER, xp=jnp)
     return jnp.sum(w * jnp.square(activation(scale * z)))
+
+
+def _slope_second(activation: Activation, q: jax.Array) -> jax.Array:
+    scale = jnp.sqrt(jnp.maximum(q, jnp.finfo(q.dtype).tiny))
+    z, w = gaussian_rule(edges(activation, _TRACED_RADIUS), scale, _ORDER, xp=jnp)
+    return jnp.sum(w * jnp.square(activation.derivative(scale * z)))
 
 
 def _traced_pair(activation: Activation, qa: jax.Array, qb: jax.Array, epsilon: jax.Array) -> Any:

@@ -140,42 +140,49 @@ def _lengths_program(
 
     def point(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         sw2, sb2 = pair
-
-        def excess(q: jax.Array) -> tuple[jax.Array, jax.Array]:
-            v, growth, _ = lengths(held, q)
-            return sw2 * v + sb2 - q, sw2 * growth - 1.0
-
-        values = sw2 * second + sb2 - grid
-        up = excess(q0)[0] >= 0.0
-        ahead = (grid > q0) & (values <= 0.0)
-        behind = (grid < q0) & (values >= 0.0)
-        stop = jnp.argmax(ahead)
-        start = grid.shape[0] - 1 - jnp.argmax(behind[::-1])
-        floor = 0.5 * (sb2 + sw2 * from_zero)
-        lo_up = jnp.maximum(grid[jnp.maximum(stop - 1, 0)], q0)
-        hi_down = jnp.minimum(grid[jnp.minimum(start + 1, grid.shape[0] - 1)], q0)
-        lo_down = jnp.where(behind.any(), grid[start], jnp.maximum(floor, 1e-300))
-        lo, hi = jnp.where(up, lo_up, lo_down), jnp.where(up, grid[stop], hi_down)
-        lo = jnp.minimum(lo, hi)
-
-        def step(
-            _: Any, state: tuple[jax.Array, jax.Array, jax.Array]
-        ) -> tuple[jax.Array, jax.Array, jax.Array]:
-            lo, hi, q = state
-            value, slope = excess(q)
-            lo, hi = jnp.where(value > 0.0, q, lo), jnp.where(value > 0.0, hi, q)
-            new = q - value / slope
-            return lo, hi, jnp.where((new >= lo) & (new <= hi), new, jnp.sqrt(lo * hi))
-
-        _, _, q = jax.lax.fori_loop(0, 40, step, (lo, hi, jnp.sqrt(lo * hi)))
-        none_above = up & ~ahead.any()
-        none_below = ~up & ~behind.any() & (floor == 0.0)
-        _, slope = excess(q)
-        _, _, x = lengths(held, q)
-        q = jnp.where(none_above, jnp.inf, jnp.where(none_below, 0.0, q))
-        return q, slope + 1.0, sw2 * x
+        q, inside = solve_length(held, grid, second, from_zero, q0, sw2, sb2)
+        _, growth, slope = lengths(held, inside)
+        return q, sw2 * growth, sw2 * slope
 
     return jax.lax.map(point, (w, b), batch_size=_BATCH)
+
+
+def solve_length(
+    held: Table, grid: Any, second: Any, from_zero: Any, q0: Any, sw2: Any, sb2: Any
+) -> tuple[jax.Array, jax.Array]:
+    """q* reached from q0 (0 or inf where there is none), and the last place its search looked at; scalars.
+
+    `grid`, `second`: lengths and E[phi^2] there, which bracket q*; `from_zero`: phi(0)^2.
+    """
+
+    def excess(q: jax.Array) -> tuple[jax.Array, jax.Array]:
+        v, growth, _ = lengths(held, q)
+        return sw2 * v + sb2 - q, sw2 * growth - 1.0
+
+    values = sw2 * second + sb2 - grid
+    up = excess(q0)[0] >= 0.0
+    ahead = (grid > q0) & (values <= 0.0)
+    behind = (grid < q0) & (values >= 0.0)
+    stop = jnp.argmax(ahead)
+    start = grid.shape[0] - 1 - jnp.argmax(behind[::-1])
+    floor = 0.5 * (sb2 + sw2 * from_zero)
+    lo_up = jnp.maximum(grid[jnp.maximum(stop - 1, 0)], q0)
+    hi_down = jnp.minimum(grid[jnp.minimum(start + 1, grid.shape[0] - 1)], q0)
+    lo_down = jnp.where(behind.any(), grid[start], jnp.maximum(floor, jnp.finfo(grid.dtype).tiny))
+    lo, hi = jnp.where(up, lo_up, lo_down), jnp.where(up, grid[stop], hi_down)
+    lo = jnp.minimum(lo, hi)
+
+    def step(_: Any, state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        lo, hi, q = state
+        value, slope = excess(q)
+        lo, hi = jnp.where(value > 0.0, q, lo), jnp.where(value > 0.0, hi, q)
+        new = q - value / slope
+        return lo, hi, jnp.where((new >= lo) & (new <= hi), new, jnp.sqrt(lo) * jnp.sqrt(hi))
+
+    _, _, q = jax.lax.fori_loop(0, 40, step, (lo, hi, jnp.sqrt(lo) * jnp.sqrt(hi)))
+    none_above = up & ~ahead.any()
+    none_below = ~up & ~behind.any() & (floor == 0.0)
+    return jnp.where(none_above, jnp.inf, jnp.where(none_below, 0.0, q)), q
 
 
 def _solve_correlations(

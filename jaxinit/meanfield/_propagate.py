@@ -66,7 +66,7 @@ def propagate(network: Network, *, q: float = 1.0, correlation: float = 0.5) -> 
         [2.0, 2.0]
         >>> skip = propagate(ji.Network(50, 100, "relu", weight_variance=2.0, residual=Residual(beta=50**-0.5)))
         >>> round(float(skip.second_moment.mean[49, 0]), 3)  # 2 (1 + 1/50)^49
-        5.277
+        5.278
     """
     where = "propagate"
     if not isinstance(network, Network):
@@ -78,7 +78,7 @@ def propagate(network: Network, *, q: float = 1.0, correlation: float = 0.5) -> 
         )
     q = float(checks.number(where, "q", q, at_least=0.0))
     correlation = float(checks.number(where, "correlation", correlation, at_least=-1.0, at_most=1.0))
-    rule = _rule(network)
+    rule = rule_of(network)
     run = exact if network.depth <= _EXACT_DEPTH else tabulated
     layers = run(activation, rule, q, 1.0 - correlation)
     back = gradients(rule, layers)
@@ -119,7 +119,8 @@ def _two(values: np.ndarray) -> np.ndarray:
     return np.repeat(values[:, None], 2, axis=1)
 
 
-def _rule(network: Network) -> Rule:
+def rule_of(network: Network) -> Rule:
+    """The numbers of the recursion, of any canonical network."""
     if network.initializer is None:
         variances = [float(network.weight_variance)] * network.depth
     else:

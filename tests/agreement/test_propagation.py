@@ -80,14 +80,13 @@ def test_twins_wrong_theories_are_seen() -> None:
     network = ji.Network(DEPTH, WIDTH, "tanh", weight_variance=3.0, bias_variance=np.float32(0.1))
     run, theory = simulated(network), ji.meanfield.propagate(network)
     assert misses(run, theory, WIDTH).max() < 1
-    other = ji.meanfield.propagate(ji.Network(DEPTH, WIDTH, "tanh", weight_variance=3.1, bias_variance=0.1))
-    assert misses(run, other, WIDTH).max() > 3
+    for sw2, seen in ((3.1, 1), (3.6, 4)):
+        other = ji.meanfield.propagate(dataclasses.replace(network, weight_variance=sw2))
+        assert (misses(run, other, WIDTH) > 1).sum() >= seen
     linear = ji.meanfield.propagate(ji.Network(DEPTH, WIDTH, "identity", weight_variance=3.0))  # no phi'
     swapped = dataclasses.replace(theory, grad_second_moment=linear.grad_second_moment)
     assert misses(run, swapped, WIDTH)[NAMES.index("grad_second_moment")] > 10
-    skips = ji.Network(
-        DEPTH, WIDTH, "tanh", weight_variance=3.0, bias_variance=0.1, residual=Residual(0.3, 1.0)
-    )
+    skips = dataclasses.replace(network, residual=Residual(0.5, 1.0))
     assert misses(run, ji.meanfield.propagate(skips), WIDTH).min() > 1
 
 

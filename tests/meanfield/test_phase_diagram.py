@@ -8,8 +8,8 @@ import pytest
 
 from jaxinit.activations import get
 from jaxinit.meanfield import critical, fixed_point, phase_diagram
+from jaxinit.meanfield._layers import _lengths_scan, _pairs_scan
 from jaxinit.meanfield._phase_diagram import _correlations_program, _lengths_program
-from jaxinit.meanfield._propagate import _lengths_scan, _pairs_scan
 from jaxinit.meanfield._table import table
 from jaxinit.records import load
 
@@ -91,11 +91,20 @@ def test_programs_lower_for_accelerators():
     held = table(get("tanh"), 0.3, 3.0)
     grid, points = np.ones(193), np.ones(512)
     with jax.enable_x64(True):
+        layers = (points, np.zeros((len(points), 2)), points, points)
         programs = [
             (_lengths_program, (held, grid, grid, 0.0, 1.0, points, points), {}),
             (_correlations_program, (held, points, points, points), {}),
-            (_lengths_scan, (held, -1.0, 1.0, 0.1, -2.0, 0.0), {"depth": 5}),
-            (_pairs_scan, (held, -1.0, 1.0, 0.1, points, points, -1.0), {}),
+            (
+                _lengths_scan,
+                (held, -1.0, 1.0, 0.1, 0.0, (-2.0, 0.0), layers[:2]),
+                {"post": True, "normed": False},
+            ),
+            (
+                _pairs_scan,
+                (held, -1.0, 1.0, 0.1, -1.0, (points, points, points, *layers[1:])),
+                {"post": False},
+            ),
         ]
         for program, arguments, static in programs:
             program.trace(*arguments, **static).lower(lowering_platforms=("cuda", "tpu"))

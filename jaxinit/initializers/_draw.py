@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit.initializers._base import times, working_dtype
+from jaxinit.initializers._threefry import fused
 
 __all__ = [
     "COMPLEX_TRUNCATED_STDDEV",
@@ -98,17 +99,23 @@ def draw(
     work = working_dtype(dtype)
     if jnp.issubdtype(work, jnp.complexfloating):
         x = _complex(key, upper, distribution, shape, work)
-    elif distribution == "normal":
-        x = jax.random.normal(key, shape, work)
-    elif distribution == "truncated_normal":
-        x = jax.random.truncated_normal(key, lower, upper, shape, work)
     else:
-        x = jax.random.uniform(key, shape, work, lower, upper)
+        x = _real(fused(key, shape), lower, upper, distribution, shape, work)
     x = times(x, scale)
     if shifted:
         big = np.finfo(work).max
         x = (jnp.clip(x, -big, big) if not jnp.iscomplexobj(x) else x) + jnp.asarray(mean, x.dtype)
     return x.astype(dtype)
+
+
+def _real(
+    key: Any, lower: Any, upper: Any, distribution: str, shape: tuple[int, ...], work: np.dtype
+) -> jax.Array:
+    if distribution == "normal":
+        return jax.random.normal(key, shape, work)
+    if distribution == "truncated_normal":
+        return jax.random.truncated_normal(key, lower, upper, shape, work)
+    return jax.random.uniform(key, shape, work, lower, upper)
 
 
 def _complex(key: Any, radius: Any, distribution: str, shape: tuple[int, ...], work: np.dtype) -> jax.Array:

@@ -12,7 +12,6 @@ from jaxinit.simulate._signal import Nonlinearity
 from jaxinit.simulate._simulate import _inputs, _weights
 from jaxinit.simulate._weights import LayerKeys
 
-
 FAST = {"backward": False, "record": ["second_moment"]}
 
 

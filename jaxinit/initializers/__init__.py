@@ -14,6 +14,7 @@ from jaxinit.initializers._depth import DeepNorm as DeepNorm
 from jaxinit.initializers._depth import deepnorm as deepnorm
 from jaxinit.initializers._depth import residual as residual
 from jaxinit.initializers._fans import fans as fans
+from jaxinit.initializers._fixed import random_walk as random_walk
 from jaxinit.initializers._fixed import siren as siren
 from jaxinit.initializers._fixed import small as small
 from jaxinit.initializers._fixed import spectral_normal as spectral_normal
@@ -51,6 +52,7 @@ from jaxinit.initializers._simple import truncated_normal as truncated_normal
 from jaxinit.initializers._simple import uniform as uniform
 from jaxinit.initializers._simple import zeros as zeros
 from jaxinit.initializers._sparse import sparse as sparse
+from jaxinit.initializers._stft import stft as stft
 from jaxinit.initializers._structured import delta_orthogonal as delta_orthogonal
 from jaxinit.initializers._structured import dirac as dirac
 from jaxinit.initializers._structured import hadamard as hadamard
@@ -103,6 +105,7 @@ __all__ = [
     "normal",
     "ones",
     "orthogonal",
+    "random_walk",
     "residual",
     "scaled",
     "scaled_for",
@@ -111,6 +114,7 @@ __all__ = [
     "sparse",
     "spectral_normal",
     "split",
+    "stft",
     "torch_bias",
     "torch_kernel",
     "truncated_normal",

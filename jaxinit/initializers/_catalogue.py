@@ -21,6 +21,7 @@ from jaxinit.initializers import (
     _scaling,
     _simple,
     _sparse,
+    _stft,
     _structured,
     _width,
     _wrap,
@@ -52,6 +53,8 @@ _FACTORIES: dict[str, Callable[..., Any]] = {
     "looks_linear": _mirrored.looks_linear,
     "icnr": _mirrored.icnr,
     "siren": _fixed.siren,
+    "stft": _stft.stft,
+    "random_walk": _fixed.random_walk,
     "spectral_normal": _fixed.spectral_normal,
     "small": _fixed.small,
     "wang": _fixed.wang,
@@ -118,9 +121,9 @@ def get(spec: Any) -> Any:
     """An initializer from a name, a config, an array or number, or a callable.
 
     Args:
-        spec: a name of `names()`, case and style free ("he", "kaiming_uniform", "GlorotUniform"; "random" is
-            `normal(0.01)`); a dict made by `to_config`; a number or array, which becomes `constant(...)`; or
-            any callable `(key, shape, dtype)`, returned as it is.
+        spec: a name of `names()`, case and style free ("he", "kaiming_uniform", "GlorotUniform",
+            "OrthogonalInitializer"; "random" is `normal(0.01)`); a dict made by `to_config`; a number or array,
+            which becomes `constant(...)`; or any callable `(key, shape, dtype)`, returned as it is.
 
     Raises:
         ValueError: for an unknown name, with the nearest known ones.
@@ -135,7 +138,7 @@ def get(spec: Any) -> Any:
         return spec
     if isinstance(spec, str):
         snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", spec.strip()).lower()
-        snake = re.sub(r"[\s\-]+", "_", snake)
+        snake = re.sub(r"[\s\-]+", "_", snake).removesuffix("_initializer")
         name = _ALIASES.get(snake, snake)
         if name not in _FACTORIES:
             raise checks.bad(

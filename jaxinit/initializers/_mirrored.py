@@ -67,6 +67,10 @@ class Icnr(Initializer):
     def _small(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(shape) < 3:
             raise checks.bad("icnr", "shape", "a kernel (*spatial, in, out)", shape)
+        if self.order == "transposed":
+            if any(k % self.factor for k in shape[:-2]):
+                raise checks.bad("icnr", "shape", f"a kernel whose sides divide by {self.factor}", shape)
+            return (*(k // self.factor for k in shape[:-2]), *shape[-2:])
         copies = self.factor ** (len(shape) - 2)
         if shape[-1] % copies:
             raise checks.bad("icnr", "shape", f"a kernel whose output features divide by {copies}", shape)
@@ -77,6 +81,10 @@ class Icnr(Initializer):
 
     def _sample(self, key: Any, shape: tuple[int, ...], dtype: np.dtype, factor: Any) -> jax.Array:
         w = self.init._sample(key, self._small(shape), dtype, factor)
+        if self.order == "transposed":
+            for axis in range(len(shape) - 2):
+                w = jnp.repeat(w, self.factor, axis=axis)
+            return w
         copies = shape[-1] // w.shape[-1]
         return jnp.repeat(w, copies, axis=-1) if self.order == "channel" else jnp.tile(w, copies)
 
@@ -118,18 +126,22 @@ def looks_linear(init: Any = None, *, inputs: bool = True, outputs: bool = False
 
 
 def icnr(init: Any = None, *, factor: int = 2, order: str = "channel") -> Initializer:
-    """A kernel before a pixel shuffle whose sub-pixels start equal, so upsampling is nearest-neighbour at first.
+    """A kernel of an upsampling layer whose sub-pixels start equal, so it is nearest-neighbour upsampling at first.
 
     Args:
         init: law of the kernel of one sub-pixel, `he_normal()` by default.
         factor: upsampling factor r; with d spatial axes each channel has r^d sub-pixels.
-        order: how output features are laid out: "channel": c * r^d + i (PyTorch's PixelShuffle); "space":
-            i * channels + c (depth-to-space).
+        order: where the sub-pixels are. Before a pixel shuffle, among the output features: "channel": c * r^d + i
+            (PyTorch's PixelShuffle); "space": i * channels + c (depth-to-space). In a transposed convolution of
+            stride r, along the spatial axes: "transposed": taps r j .. r j + r - 1 are equal, for kernels whose
+            sides divide by r. With padding "VALID", or a kernel of side r, the output is then exactly the
+            nearest-neighbour upsampling of a convolution with the kernel of one sub-pixel.
 
     Raises:
-        ValueError: when called, if the output features do not divide by r^d.
+        ValueError: when called, if the output features do not divide by r^d, or the sides by r.
 
-    Source: Aitken et al. 2017, "Checkerboard artifact free sub-pixel convolution", arXiv 1707.02937, section 3.
+    Source: Aitken et al. 2017, "Checkerboard artifact free sub-pixel convolution", arXiv 1707.02937, section 3; for
+    transposed convolutions the same condition, equal taps for every output phase (Odena, Dumoulin & Olah 2016).
 
     Example:
         >>> import jax
@@ -137,7 +149,10 @@ def icnr(init: Any = None, *, factor: int = 2, order: str = "channel") -> Initia
         >>> w = icnr()(jax.random.key(0), (3, 3, 8, 12))
         >>> bool((w[..., 0] == w[..., 3]).all()), bool((w[..., 0] == w[..., 4]).any())
         (True, False)
+        >>> w = icnr(order="transposed")(jax.random.key(0), (4, 4, 8, 12))
+        >>> bool((w[0, 0] == w[1, 1]).all()), bool((w[0, 0] == w[2, 0]).any())
+        (True, False)
     """
     base = VarianceScaling(2.0) if init is None else as_initializer("icnr", init)
-    checks.choice("icnr", "order", order, ("channel", "space"))
+    checks.choice("icnr", "order", order, ("channel", "space", "transposed"))
     return Icnr(base, checks.integer("icnr", "factor", factor, at_least=1), order)

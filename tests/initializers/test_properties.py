@@ -1,6 +1,5 @@
 """Ten properties by which these initializers are meant to be better than their peers."""
 
-import hashlib
 import json
 import math
 import pickle
@@ -11,51 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from flax import nnx
-from jax.sharding import AxisType, NamedSharding
-from jax.sharding import PartitionSpec as P
+from initializers.schemes import ALL, MATRICES
 
 import jaxinit.initializers as ji
 
 KEY = jax.random.key(11)
-
-RANDOM = [
-    ji.normal(0.02),
-    ji.uniform(-0.3, 0.3),
-    ji.truncated_normal(0.02),
-    ji.truncated_normal(1.0, -1.0, 3.0, corrected=True),
-    ji.he_normal(),
-    ji.he_uniform(negative_slope=0.2),
-    ji.glorot_normal(distribution="normal"),
-    ji.spectral_normal(),
-    ji.siren(),
-    ji.scaled(ji.lecun_normal(), 0.5),
-    ji.residual(ji.glorot_uniform(), 12, "deepnorm"),
-    ji.mup(ji.normal(0.1), (16, 16)),
-    ji.distinct(ji.he_normal()),
-    ji.split(ji.lecun_normal(batch_axis=0), 0, (2, -1)),
-    ji.scaled_for("tanh"),
-]
-MATRICES = [
-    ji.orthogonal(),
-    ji.orthogonal(1.4, preserve="variance"),
-    ji.orthogonal(preserve="spectral"),
-    ji.delta_orthogonal(),
-    ji.sparse(connections=3),
-    ji.sparse(0.01, sparsity=0.9, per="input"),
-    ji.looks_linear(),
-    ji.for_heads(ji.orthogonal(), 4),
-    ji.chrono(100.0),
-]
-FIXED = [
-    ji.zeros(),
-    ji.constant(0.3),
-    ji.identity(),
-    ji.dirac(2.0, groups=2),
-    ji.hadamard(),
-    ji.forget_bias(),
-]
-ALL = [*RANDOM, *MATRICES, *FIXED]
 
 
 def ids(inits):
@@ -496,146 +455,6 @@ def test_closed_forms():
     assert ji.he_normal("prelu", negative_slope=0.25).scale == 2 / (1 + 0.25**2)
     assert ji.glorot_normal("linear") == ji.glorot_normal()
     assert ji.scaled_for("relu", "backward") == ji.he_normal(mode="fan_out")
-
-
-# 9. Same bits everywhere
-
-
-#: one of each way of drawing; the others take seconds more each and are left to the long run
-QUICK = [
-    ji.normal(0.02),
-    ji.uniform(-0.3, 0.3),
-    ji.truncated_normal(0.02),
-    ji.he_normal(),
-    ji.orthogonal(),
-    ji.sparse(connections=3),
-    ji.chrono(100.0),
-]
-BATTERY = [pytest.param(i, marks=() if i in QUICK else pytest.mark.slow, id=repr(i)) for i in ALL]
-
-
-@pytest.mark.parametrize("init", BATTERY)
-def test_same_bits_under_every_transform(init):
-    shape = (16, 8)
-    eager = np.asarray(init(KEY, shape, jnp.float32))
-    raw = jax.random.key_data(KEY)
-    assert np.array_equal(init(raw, shape, jnp.float32), eager)
-    assert np.array_equal(init(np.asarray(raw), shape, jnp.float32), eager)
-    keys = jnp.stack([KEY, jax.random.key(12)])
-
-    @jax.jit
-    def everywhere(keys):
-        one = init(keys[0], shape, jnp.float32)
-        mapped = jax.vmap(lambda k: init(k, shape, jnp.float32))(keys)
-        return one, mapped[0], jax.lax.scan(lambda c, k: (c, init(k, shape, jnp.float32)), 0, keys)[1][0]
-
-    for w in everywhere(keys):
-        assert np.array_equal(w, eager)
-    with jax.enable_x64(True):
-        assert np.array_equal(init(KEY, shape, jnp.float32), eager)
-
-
-MESHES = [(2, AxisType.Auto), (4, AxisType.Explicit)]
-PLACED = [
-    ji.normal(0.02),
-    ji.he_normal(),
-    ji.orthogonal(),
-    ji.delta_orthogonal(),
-    ji.sparse(connections=3),
-    ji.residual(ji.glorot_uniform(), 12, "deepnorm"),
-    ji.constant(0.3),
-]
-
-
-@pytest.mark.parametrize("init", PLACED, ids=ids(PLACED))
-def test_same_bits_on_every_mesh(init):
-    shape = (16, 8)
-    eager = np.asarray(init(KEY, shape, jnp.float32))
-    for devices, kind in MESHES:
-        mesh = jax.make_mesh((devices,), ("d",), axis_types=(kind,), devices=jax.devices()[:devices])
-        sharding = NamedSharding(mesh, P("d", None))
-        for w in (
-            init(KEY, shape, jnp.float32, sharding),
-            init(KEY, shape, jnp.float32, out_sharding=sharding),
-        ):
-            assert w.sharding.is_equivalent_to(sharding, 2) and np.array_equal(w, eager)
-        if kind == AxisType.Explicit:
-            with jax.set_mesh(mesh):
-                w = jax.jit(lambda k: init(k, shape, jnp.float32, P(None, "d")))(KEY)
-                assert jax.typeof(w).sharding.spec == P(None, "d") and np.array_equal(w, eager)
-
-
-def test_complex_and_metadata_take_a_sharding():
-    mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
-    sharding = NamedSharding(mesh, P("d"))
-    w = ji.he_normal()(KEY, (8, 4), jnp.complex64, sharding)
-    assert w.sharding.is_equivalent_to(sharding, 2)
-    boxed = nnx.with_metadata(ji.he_normal(), note="x")(KEY, (8, 4), jnp.float32, sharding)
-    assert np.array_equal(boxed.raw_value, ji.he_normal()(KEY, (8, 4), jnp.float32))
-    with pytest.raises(ValueError, match="out_sharding"):
-        ji.he_normal()(KEY, (8, 4), jnp.float32, P("d"))
-
-
-def test_shard_map_draws_the_same():
-    mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
-    keys = jax.random.split(KEY, 2)
-    draw = jax.shard_map(
-        lambda k: ji.he_normal()(k[0], (8, 4))[None], mesh=mesh, in_specs=P("d"), out_specs=P("d")
-    )
-    assert np.array_equal(draw(keys)[1], ji.he_normal()(keys[1], (8, 4)))
-
-
-def test_golden_bits():
-    """Bits that do not pass through a library's transcendental functions stay as they are on any machine."""
-    w = np.asarray(ji.lecun_uniform()(jax.random.key(0), (64, 32), jnp.float32))
-    digest = hashlib.sha256(w.tobytes()).hexdigest()
-    assert digest == GOLDEN
-
-
-GOLDEN = "39e48714e77011fb79c213deb2516bc0f26925d72be93593ce805469b8d1c5b7"
-
-
-def test_distinct_streams():
-    small, large = ji.normal(1.0)(KEY, (4, 4)), ji.normal(1.0)(KEY, (8, 4))
-    assert np.array_equal(small, large[:4])
-    apart = ji.distinct(ji.normal(1.0))
-    a, b = np.asarray(apart(KEY, (400, 400))), np.asarray(apart(KEY, (800, 400)))[:400]
-    assert abs((a * b).mean()) < 5 / 400
-
-
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=["f32", "f64"])
-def test_fused_bits_are_those_of_jax_random(dtype):
-    """Raw bits, for every way of giving a key, for keys of many values and for shapes of every rank."""
-    from jaxinit.initializers._threefry import fused
-
-    width = jnp.finfo(dtype).bits
-    with jax.enable_x64(True):
-        for seed, shape in (
-            (0, ()),
-            (1, (1,)),
-            (2**31 - 1, (7, 3)),
-            (-5, (2, 3, 5, 7)),
-            (123456789, (4097,)),
-        ):
-            for key in (jax.random.key(seed), jax.random.PRNGKey(seed), np.asarray(jax.random.PRNGKey(seed))):
-                ours = jax.random.bits(fused(key, shape), shape, f"uint{width}")
-                assert np.array_equal(ours, jax.random.bits(jnp.asarray(key), shape, f"uint{width}"))
-
-
-def test_other_generators_and_settings_are_left_to_jax():
-    from jaxinit.initializers._threefry import fused
-
-    rbg = jax.random.key(0, impl="rbg")
-    assert fused(rbg, (3,)) is rbg and fused(KEY, (2**16, 2**16)) is KEY
-    with jax.threefry_partitionable(False):
-        assert fused(KEY, (3,)) is KEY
-        assert np.array_equal(ji.he_normal()(KEY, (5, 3)), jax.nn.initializers.he_normal()(KEY, (5, 3)))
-
-
-@pytest.mark.parametrize("impl", ["rbg"])
-def test_other_generators_give_distinct_rows(impl):
-    w = np.asarray(ji.he_normal()(jax.random.key(0, impl=impl), (64, 64)))
-    assert np.unique(w, axis=0).shape[0] == 64
 
 
 # 10. Depth and role aware, composable

@@ -235,15 +235,20 @@ def _vectorized(function: Any, activation: Activation, *arguments: jax.Array) ->
     return jax.tree.map(lambda v: v.reshape(shape), out)
 
 
+def _fixed(activation: Activation) -> Any:
+    """What differentiation may do to nodes: hold them still, unless they must follow a kink."""
+    return (lambda nodes: nodes) if activation.kinks else jax.lax.stop_gradient
+
+
 def _second(activation: Activation, q: jax.Array) -> jax.Array:
     scale = jnp.sqrt(jnp.maximum(q, jnp.finfo(q.dtype).tiny))
-    z, w = gaussian_rule(edges(activation, _TRACED_RADIUS), scale, _ORDER, xp=jnp)
+    z, w = _fixed(activation)(gaussian_rule(edges(activation, _TRACED_RADIUS), scale, _ORDER, xp=jnp))
     return jnp.sum(w * jnp.square(activation(scale * z)))
 
 
 def _slope_second(activation: Activation, q: jax.Array) -> jax.Array:
     scale = jnp.sqrt(jnp.maximum(q, jnp.finfo(q.dtype).tiny))
-    z, w = gaussian_rule(edges(activation, _TRACED_RADIUS), scale, _ORDER, xp=jnp)
+    z, w = _fixed(activation)(gaussian_rule(edges(activation, _TRACED_RADIUS), scale, _ORDER, xp=jnp))
     return jnp.sum(w * jnp.square(activation.derivative(scale * z)))
 
 
@@ -256,7 +261,14 @@ def _traced_pair(activation: Activation, qa: jax.Array, qb: jax.Array, epsilon: 
     near = jnp.clip(jnp.where(epsilon <= 1.0, epsilon, 2.0 - epsilon), 0.0, 1.0)
     radius = _TRACED_RADIUS
     u, v, w = pair_rule(
-        edges(activation, radius), kinks, ladder(activation, radius / 4), (a, b), near, sign, jnp
+        edges(activation, radius),
+        kinks,
+        ladder(activation, radius / 4),
+        (a, b),
+        near,
+        sign,
+        jnp,
+        _fixed(activation),
     )
     phi_u, slope_u = activation.value_and_derivative(u)
     phi_v, slope_v = activation.value_and_derivative(v)

@@ -11,6 +11,7 @@ lines, never the accuracy. Only 1 - c enters, not c.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,10 +43,20 @@ class Pair(NamedTuple):
 
 
 def pair_rule(
-    edges: Any, kinks: Any, rungs: Any, scales: tuple[Any, Any], epsilon: Any, sign: Any = 1.0, xp: Any = np
+    edges: Any,
+    kinks: Any,
+    rungs: Any,
+    scales: tuple[Any, Any],
+    epsilon: Any,
+    sign: Any = 1.0,
+    xp: Any = np,
+    fixed: Callable[[Any], Any] = lambda x: x,
 ) -> tuple[Any, Any, Any]:
     """Nodes u, v and weights, each of shape (outer, inner), for correlation sign * (1 - epsilon), 0 <=
     epsilon <= 1.
+
+    `fixed`, when given, is applied to what the panels depend on: with `jax.lax.stop_gradient` the nodes (s, d) stay
+    where they are under differentiation, which is exact for a phi without kinks, and compiles in half the time.
 
     Args:
         edges: panels of phi, in the units of u and v.
@@ -55,15 +66,25 @@ def pair_rule(
         epsilon: 1 - |correlation|, in [0, 1].
         sign: of the correlation, 1 or -1.
         xp: numpy, or jax.numpy to trace.
+        fixed: see above.
     """
     a, b = scales
     dtype = xp.result_type(a)
     edges, kinks, rungs = (xp.asarray(v, dtype=dtype) for v in (edges, kinks, rungs))
-    outer, inner_edges = (xp.asarray(v, dtype=dtype) for v in (_OUTER, _INNER))
-    t, weight = (xp.asarray(v, dtype=dtype) for v in legendre(_ORDER))
     alpha = xp.sqrt(1.0 - 0.5 * epsilon)
     beta = xp.maximum(xp.sqrt(0.5 * epsilon), float(np.finfo(dtype).tiny) ** 0.5)
 
+    d, wd, s, ws = fixed(_nodes(edges, kinks, rungs, scales, alpha, beta, sign, xp))
+    shift = beta * d[:, None]
+    return a * (alpha * s + shift), sign * b * (alpha * s - shift), wd[:, None] * ws
+
+
+def _nodes(
+    edges: Any, kinks: Any, rungs: Any, scales: tuple[Any, Any], alpha: Any, beta: Any, sign: Any, xp: Any
+) -> tuple[Any, Any, Any, Any]:
+    """Nodes and weights in d, shape (outer,), and in s, shape (outer, inner)."""
+    a, b = scales
+    outer, inner, t, weight = (xp.asarray(v, dtype=edges.dtype) for v in (_OUTER, _INNER, *legendre(_ORDER)))
     crossings = xp.abs(kinks[:, None] / a - sign * kinks[None, :] / b).reshape(-1) / (2.0 * beta)
     steps = xp.concatenate([rungs / (beta * a), rungs / (beta * b)])
     ends = xp.sort(xp.clip(xp.concatenate([outer, crossings, steps]), 0.0, REACH))
@@ -71,11 +92,10 @@ def pair_rule(
     d, wd = xp.concatenate([-d[::-1], d]), xp.concatenate([wd[::-1], wd])
     on_a = (edges[None, :] / a - beta * d[:, None]) / alpha
     on_b = (sign * edges[None, :] / b + beta * d[:, None]) / alpha
-    fixed = xp.broadcast_to(inner_edges[None, :], (d.shape[0], inner_edges.shape[0]))
+    everywhere = xp.broadcast_to(inner[None, :], (d.shape[0], inner.shape[0]))
     lines = xp.clip(xp.concatenate([on_a, on_b], axis=1), -REACH, REACH)
-    s, ws = _on_panels(xp.sort(xp.concatenate([lines, fixed], axis=1), axis=1), t, weight, xp)
-    shift = beta * d[:, None]
-    return a * (alpha * s + shift), sign * b * (alpha * s - shift), wd[:, None] * ws
+    s, ws = _on_panels(xp.sort(xp.concatenate([lines, everywhere], axis=1), axis=1), t, weight, xp)
+    return d, wd, s, ws
 
 
 def _on_panels(ends: Any, t: Any, weight: Any, xp: Any) -> tuple[Any, Any]:

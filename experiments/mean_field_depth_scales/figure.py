@@ -114,7 +114,7 @@ def main(out: Path = HERE / "out", target: Path = HERE / "figure.png") -> Path:
     decay.set(
         xlabel="layer l",
         ylabel="|c_l − c*|",
-        title=f"theory (lines), simulation above 2 s.e. ({setup})",
+        title=f"theory (lines), simulation: {setup}",
     )
     decay.legend(title="σw²", fontsize=8, title_fontsize=8, ncols=2, loc="lower left", framealpha=0.9)
 

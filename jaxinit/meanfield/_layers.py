@@ -149,7 +149,7 @@ def tabulated(activation: Activation, rule: Rule, q: float, epsilon: float) -> L
                 (following, factors), **kind,
             )
         )  # fmt: skip
-    log_s = np.zeros(depth) if rule.normed else log_q
+    log_s = np.where(np.isneginf(log_q), math.nan, 0.0) if rule.normed else log_q
     bottom, top = (0.0, 0.0) if rule.normed else (log(max(low, _PAIRED[0])), log(min(high, _PAIRED[1])))
     seen = np.clip(log_s[np.isfinite(log_s)], bottom, top)
     if not seen.size:
@@ -191,7 +191,7 @@ def _lengths_scan(
     def step(carry: Any, x: Any) -> Any:
         log_q, log_p, tilt = carry
         log_sw2, (log_a2, log_b2) = x
-        log_s = jnp.zeros_like(log_q) if normed else log_q
+        log_s = jnp.where(jnp.isneginf(log_q), jnp.nan, 0.0) if normed else log_q  # nothing has no direction
         inside = jnp.clip(log_s, low, high)
         v, growth, slope = lengths(held, jnp.exp(inside))
         log_v = jnp.log(v) + growth * jnp.exp(inside) / v * (log_s - inside)

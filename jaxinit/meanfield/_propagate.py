@@ -155,4 +155,4 @@ def _log_weight_gradient(
     beta = np.where((np.arange(network.depth) == 0) | rule.post, 0.0, log(rule.beta))
     with np.errstate(divide="ignore", invalid="ignore"):
         joint = np.log(2.0 + 2.0 * h_cosine * back.cosine)
-    return np.asarray(beta + 0.5 * (np.log(n_in) + log_h + back.log_total + joint))
+        return np.asarray(beta + 0.5 * (np.log(n_in) + log_h + back.log_total + joint))

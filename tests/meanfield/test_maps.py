@@ -126,6 +126,7 @@ def test_traced_maps_equal_host_maps(name, dtype):
             np.testing.assert_allclose(slopes[i], chi(name, qi, 1.7, ci), atol=tolerance)
 
 
+@pytest.mark.slow
 def test_traced_maps_differentiate_across_kinks():
     """d/dq of hard_tanh's length map holds the deltas of phi'', since the panels' ends move with q."""
     from jaxinit.activations import moments

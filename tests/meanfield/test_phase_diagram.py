@@ -17,7 +17,7 @@ from jaxinit.records import load
 @pytest.mark.parametrize(
     ("name", "weights", "biases", "tolerance"),
     [
-        ("tanh", [0.25, 1.0, 1.9, 5.0, 16.0], [0.0, 0.03, 1.0], 1e-9),
+        pytest.param("tanh", [0.25, 1.0, 1.9, 5.0, 16.0], [0.0, 0.03, 1.0], 1e-9, marks=pytest.mark.slow),
         ("hard_tanh", [0.5, 1.4, 4.0], [0.02, 0.4], 1e-6),
         ("gelu", [1.0, 1.99, 2.6], [0.0, 0.16], 1e-8),
         ("relu", [1.0, 2.0, 2.5], [0.0, 0.3], 1e-12),

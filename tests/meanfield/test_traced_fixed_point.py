@@ -10,7 +10,7 @@ from jaxinit.meanfield import chi, fixed_point, fixed_point_q
 POINTS = [(0.7, 0.1), (1.5, 0.05), (3.0, 0.2)]
 
 
-@pytest.mark.parametrize("name", ["tanh", "relu", "hard_tanh", "gelu"])
+@pytest.mark.parametrize("name", ["tanh", "relu", "hard_tanh", pytest.param("gelu", marks=pytest.mark.slow)])
 def test_values_and_derivatives(name):
     points = [(w, b) for w, b in POINTS if not (name in ("relu", "gelu") and w > 2)]
     w, b = (np.asarray(v) for v in zip(*points, strict=True))

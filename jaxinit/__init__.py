@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jaxinit import models as models
     from jaxinit import plot as plot
     from jaxinit import records as records
+    from jaxinit import spectra as spectra
     from jaxinit.activations import Activation as Activation
     from jaxinit.activations import gain as gain
     from jaxinit.activations import torch_gain as torch_gain
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from jaxinit.initializers import normal as normal
     from jaxinit.initializers import ones as ones
     from jaxinit.initializers import orthogonal as orthogonal
+    from jaxinit.initializers import random_walk as random_walk
     from jaxinit.initializers import residual as residual
     from jaxinit.initializers import scaled as scaled
     from jaxinit.initializers import scaled_for as scaled_for
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from jaxinit.initializers import small as small
     from jaxinit.initializers import sparse as sparse
     from jaxinit.initializers import spectral_normal as spectral_normal
+    from jaxinit.initializers import stft as stft
     from jaxinit.initializers import torch_bias as torch_bias
     from jaxinit.initializers import torch_kernel as torch_kernel
     from jaxinit.initializers import truncated_normal as truncated_normal
@@ -83,9 +86,11 @@ if TYPE_CHECKING:
     from jaxinit.initializers import zeros as zeros
     from jaxinit.models import MLP as MLP
     from jaxinit.network import Network as Network
+    from jaxinit.network import Residual as Residual
     from jaxinit.records import Convergence as Convergence
     from jaxinit.records import PhaseDiagram as PhaseDiagram
     from jaxinit.records import Propagation as Propagation
+    from jaxinit.records import Spectrum as Spectrum
     from jaxinit.records import Statistic as Statistic
     from jaxinit.records import load as load
     from jaxinit.report import report as report
@@ -101,18 +106,18 @@ _NAMES = {
         for_conv_transpose for_dense_general for_depthwise for_einsum for_heads for_stack forget_bias
         from_config get glorot_normal glorot_uniform hadamard he_normal he_uniform icnr identity
         kaiming_normal kaiming_uniform lecun_normal lecun_uniform looks_linear lora mimetic_attention mup
-        names normal ones orthogonal residual scaled scaled_for siren small sparse spectral_normal
-        torch_bias torch_kernel truncated_normal uniform variance_scaling wang xavier_normal xavier_uniform
-        zeros
+        names normal ones orthogonal random_walk residual scaled scaled_for siren small sparse
+        spectral_normal stft torch_bias torch_kernel truncated_normal uniform variance_scaling wang
+        xavier_normal xavier_uniform zeros
     """,
     "models": "MLP",
-    "network": "Network",
-    "records": "Convergence PhaseDiagram Propagation Statistic load",
+    "network": "Network Residual",
+    "records": "Convergence PhaseDiagram Propagation Spectrum Statistic load",
     "report": "report",
     "simulate": "simulate",
 }
 #: Areas that are themselves public names.
-_AREAS = ("activations", "implicit", "initializers", "meanfield", "models", "plot", "records")
+_AREAS = ("activations", "implicit", "initializers", "meanfield", "models", "plot", "records", "spectra")
 _AREA = {name: area for area, names in _NAMES.items() for name in names.split()}
 
 __all__ = [*_AREA, *_AREAS]

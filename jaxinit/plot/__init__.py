@@ -4,6 +4,7 @@ from jaxinit.plot._depth import depth_profile as depth_profile
 from jaxinit.plot._depth import depth_profiles as depth_profiles
 from jaxinit.plot._figure import figure as figure
 from jaxinit.plot._phase import phase_diagram as phase_diagram
+from jaxinit.plot._spectrum import spectrum as spectrum
 from jaxinit.plot._style import new_figure as new_figure
 from jaxinit.plot._style import png as png
 from jaxinit.plot._style import save as save

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from jaxinit._core import checks
 from jaxinit.plot._depth import depth_profiles
 from jaxinit.plot._phase import phase_diagram
+from jaxinit.plot._spectrum import spectrum
 from jaxinit.plot._training import training
-from jaxinit.records import Convergence, PhaseDiagram, Propagation
+from jaxinit.records import Convergence, PhaseDiagram, Propagation, Spectrum
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +27,7 @@ _FIGURES: dict[type, Any] = {
     Propagation: _propagation,
     Convergence: training,
     PhaseDiagram: phase_diagram,
+    Spectrum: spectrum,
 }
 
 

@@ -43,3 +43,25 @@ def test_records_are_saved(tmp_path) -> None:  # type: ignore[no-untyped-def]
     run = ji.simulate(ji.Network(3, 32, "gelu", weight_variance=2.0), seeds=4)
     again = ji.load(run.save(tmp_path / "run.npz"))
     assert (again.second_moment.mean == run.second_moment.mean).all() and again.provenance == run.provenance
+
+
+def test_theory() -> None:
+    point = ji.meanfield.fixed_point("tanh", 1.5, 0.05)
+    assert abs(ji.meanfield.length_map("tanh", point.q, 1.5, 0.05) - point.q) < 1e-10
+    kernel_init, _ = ji.critical("tanh", 0.05)
+    np.testing.assert_allclose(kernel_init.scale, 1.76095, rtol=1e-5)
+    np.testing.assert_allclose(ji.gain("relu"), np.sqrt(2), rtol=1e-12)
+
+
+def test_compare_trains() -> None:
+    result = ji.compare(
+        ji.MLP(depth=2, width=16, features=10), ["he", "zeros"], "digits", "momentum",
+        seeds=1, learning_rates=[0.03], steps=40,
+    )  # fmt: skip
+    assert result.final("test_accuracy")[0].mean() > 0.5 > result.final("test_accuracy")[1].mean()
+
+
+def test_reinit() -> None:
+    params = nn.Dense(4).init(jax.random.key(0), jnp.ones((1, 3)))
+    new = ji.reinit(params, {"**/kernel": ji.zeros()}, jax.random.key(1))
+    assert not new["params"]["kernel"].any()

@@ -46,9 +46,8 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[256, 1024, 4096])
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    print(
-        f"depth {DEPTH}, tanh, {INPUTS} inputs, forward + backward; {jax.devices()[0].device_kind}, jax {jax.__version__}"
-    )
+    device = f"{jax.devices()[0].device_kind}, jax {jax.__version__}"
+    print(f"depth {DEPTH}, tanh, {INPUTS} inputs, forward + backward; {device}")
     header = ("width", "implicit", "materialized", "ratio", "normals", "over normals", "cold")
     print("{:>6} {:>12} {:>13} {:>7} {:>10} {:>13} {:>7}".format(*header))
     for width in args.widths:

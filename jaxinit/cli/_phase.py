@@ -77,11 +77,9 @@ def _edge(record: Any) -> Any:
     for title in ("σb²", "critical σw²"):
         table.add_column(title, justify="right")
     weights, biases = record.critical_weight_variance, record.critical_bias_variance
-    even = (
-        np.linspace(np.min(biases, initial=np.inf), np.max(biases, initial=-np.inf), 10)
-        if len(biases)
-        else []
-    )
+    even: list[float] = []
+    if len(biases):
+        even = np.linspace(biases.min(), biases.max(), 10).tolist()
     for i in sorted({int(np.argmin(np.abs(biases - b))) for b in even}):
         table.add_row(f"{biases[i]:.4g}", f"{weights[i]:.5g}")
     return table

@@ -21,7 +21,9 @@ def checked_names() -> set[tuple[str, str]]:
 
 
 def test_type_checkers_see_the_table() -> None:
-    table = {(f"jaxinit.{area}", name) for name, area in ji._AREA.items()} | {("jaxinit", a) for a in ji._AREAS}
+    table = {(f"jaxinit.{area}", name) for name, area in ji._AREA.items()} | {
+        ("jaxinit", a) for a in ji._AREAS
+    }
     assert table == checked_names()
 
 

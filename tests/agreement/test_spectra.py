@@ -37,7 +37,9 @@ def sampled(name: str) -> np.ndarray:
         DEPTH, WIDTH, activation, weight_variance=weight, bias_variance=bias, ensemble=ensemble
     )
     q = (EDGE.q - BIAS) / EDGE.weight_variance
-    run = ji.simulate(network, SEEDS, q=q, backward=False, record=["second_moment"], jacobian=True, root=20261122)
+    run = ji.simulate(
+        network, SEEDS, q=q, backward=False, record=["second_moment"], jacobian=True, root=20261122
+    )
     return 2.0 * run.extra["jacobian_log_singular_values"]
 
 

@@ -1,0 +1,110 @@
+"""What 30 layers of each (activation, initializer) pair do to the signal, its gradient and two inputs' correlation.
+
+python experiments/which_initializer/run.py [--tiny] [--out DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import jaxinit as ji
+from jaxinit import initializers
+from jaxinit.adapt import critical
+
+HERE = Path(__file__).parent
+FULL = {"width": 256, "depth": 30, "seeds": 32}
+TINY = {"width": 32, "depth": 6, "seeds": 4}
+
+
+def pairs() -> Iterator[tuple[str, str, Any, float, str]]:
+    """Activation, how its initializer is written, the initializer, bias variance, ensemble."""
+    plain = {
+        "relu": ["he_normal()", "lecun_normal()"],
+        "tanh": ["lecun_normal()", "scaled_for('tanh')", "variance_scaling((5 / 3) ** 2)"],
+        "gelu": ["lecun_normal()", "he_normal()", "scaled_for('gelu')"],
+        "silu": ["he_normal()", "scaled_for('silu')"],
+        "selu": ["lecun_normal()", "variance_scaling(0.75**2)"],
+        "sigmoid": ["glorot_normal()", "scaled_for('sigmoid')"],
+        "softplus": ["scaled_for('softplus')"],
+        "identity": ["lecun_normal()"],
+        "leaky_relu": ["he_normal(negative_slope=0.01)"],
+        "mish": ["scaled_for('mish')"],
+    }
+    orthogonal = {"relu": "orthogonal(2**0.5)", "tanh": "orthogonal(1.05)", "identity": "orthogonal()"}
+    edge = {"tanh": 0.05}  # the critical points of gelu and silu are unstable: critical() refuses them
+    for activation, calls in plain.items():
+        for call in calls:
+            yield activation, call, eval(call, vars(initializers)), 0.0, "gaussian"
+        if activation in edge:
+            bias = edge[activation]
+            yield (
+                activation,
+                f"critical('{activation}', {bias})",
+                critical(activation, bias)[0],
+                bias,
+                "gaussian",
+            )
+        if activation in orthogonal:
+            call = orthogonal[activation]
+            yield activation, call, eval(call, vars(initializers)), 0.0, "orthogonal"
+
+
+def measure(record: ji.Propagation) -> dict[str, float]:
+    """Typical (geometric mean over seeds) sizes, and the correlation, at the last layer."""
+    forward = np.asarray(record.log_second_moment.mean)[:, 0]
+    backward = np.asarray(record.log_grad_second_moment.mean)[:, 0]
+    steps = len(forward) - 1
+    return {
+        "second moment": float(np.exp(forward[-1])),
+        "signal a layer": float(np.exp((forward[-1] - forward[0]) / steps)),
+        "gradient a layer": float(np.exp((backward[0] - backward[-1]) / steps)),
+        "correlation": float(np.asarray(record.correlation.mean)[-1, 0]),
+    }
+
+
+def main(out: Path = HERE / "out", *, tiny: bool = False) -> Path:
+    size = TINY if tiny else FULL
+    shape = (size["width"], size["width"])
+    rows = []
+    for number, (activation, call, init, bias, ensemble) in enumerate(pairs()):
+        # an iid law gives the entries' spread, an orthogonal one the factor of the matrix
+        spread = float(init.law(shape).stddev) ** 2
+        variance = spread if ensemble == "orthogonal" else spread * size["width"]
+        network = ji.Network(
+            size["depth"],
+            size["width"],
+            activation,
+            weight_variance=variance,
+            bias_variance=bias,
+            ensemble=ensemble,
+        )
+        record = ji.simulate(network, size["seeds"], q=1.0, correlation=0.5)
+        record.save(out / f"{number:02d}_{activation}.npz")
+        rows.append({"activation": activation, "initializer": call, **measure(record)})
+        (out / "table.json").write_text(json.dumps({"size": size, "rows": rows}, indent=1))
+    return out
+
+
+def table(out: Path) -> str:
+    """The rows as a Markdown table."""
+    rows = json.loads((out / "table.json").read_text())["rows"]
+    head = list(rows[0])
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        cells = [row["activation"], f"`{row['initializer']}`", *(f"{row[k]:.3g}" for k in head[2:])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes")
+    parser.add_argument("--out", type=Path, default=HERE / "out")
+    arguments = parser.parse_args()
+    print(table(main(arguments.out, tiny=arguments.tiny)))

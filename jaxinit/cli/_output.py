@@ -76,7 +76,7 @@ class Output:
         if self.quiet and not self.as_json:
             print(path)
         else:
-            self.say(f"{what}: {path}")
+            self.say(f"{what}: {path}", soft_wrap=True, markup=False, highlight=False)  # never broken in two
 
     @contextlib.contextmanager
     def progress(self, title: str) -> Iterator[Callable[[int, int], object]]:

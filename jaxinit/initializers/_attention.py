@@ -80,10 +80,12 @@ def mimetic_attention(
         ValueError: if `heads` does not divide `features`.
 
     The signs (query_h key_h^T near the identity, value out near its negative) are what the paper finds in trained
-    vision Transformers. The defaults 0.7 and 0.4 are the two constants of public implementations, which do not agree
-    on which product has which, nor on the width of Z: check them against the paper before relying on them.
+    vision Transformers; 0.7 for query and key, 0.4 for value and out, with noise of variance 1 / features, are its
+    constants for those, as its method is set up in the public vision-Transformer codes that compare with it (which
+    draw Z uniform of the same variance).
 
-    Source: Trockman & Kolter 2023, "Mimetic initialization of self-attention layers", arXiv 2305.09828, section 4.
+    Source: Trockman & Kolter 2023, "Mimetic initialization of self-attention layers", arXiv 2305.09828, section 4; the constants
+    also in osiriszjq/structured_init (Zheng et al. 2024, arXiv 2404.01139).
 
     Example:
         >>> import jax

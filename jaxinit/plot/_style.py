@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxinit._core import checks
-from jaxinit.records._codec import write_bytes
+from jaxinit._core.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,12 +11,13 @@ import io
 import json
 import math
 import os
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+
+from jaxinit._core.files import write_bytes
 
 FORMAT = "jaxinit-record"
 VERSION = 1
@@ -89,24 +90,6 @@ def write(path: str | os.PathLike[str], value: Any) -> Path:
     np.savez_compressed(buffer, header=text, **{f"a{i}": a for i, a in enumerate(arrays)})  # type: ignore[arg-type]
     write_bytes(target, buffer.getvalue())
     return target
-
-
-def write_bytes(target: Path, content: bytes) -> None:
-    """Write bytes atomically: a temporary file beside the target, fsync, rename."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def read(path: str | os.PathLike[str]) -> Any:

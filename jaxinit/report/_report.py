@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxinit._core import checks
+from jaxinit._core.files import write_bytes
 from jaxinit.plot import curves, depth_profile, figure, learning_rate_sensitivity, png
 from jaxinit.plot._series import recorded
 from jaxinit.records import Convergence, Propagation, Record
-from jaxinit.records._codec import write_bytes
 from jaxinit.report import _html
 from jaxinit.report._tables import Table, depth_tables, from_rich, worst_table
 from jaxinit.report._verdict import RULE, Verdict, verdicts

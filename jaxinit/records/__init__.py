@@ -4,11 +4,14 @@ from jaxinit.records._codec import saved as saved
 from jaxinit.records._convergence import Convergence as Convergence
 from jaxinit.records._convergence import Crossing as Crossing
 from jaxinit.records._phase_diagram import PhaseDiagram as PhaseDiagram
+from jaxinit.records._propagation import PROBE_STATISTICS as PROBE_STATISTICS
 from jaxinit.records._propagation import STATISTICS as STATISTICS
 from jaxinit.records._propagation import Propagation as Propagation
 from jaxinit.records._provenance import provenance as provenance
 from jaxinit.records._record import Record as Record
 from jaxinit.records._record import load as load
 from jaxinit.records._resampling import Estimate as Estimate
+from jaxinit.records._sites import ParameterStatistics as ParameterStatistics
+from jaxinit.records._sites import Site as Site
 from jaxinit.records._spectrum import Spectrum as Spectrum
 from jaxinit.records._statistic import Statistic as Statistic

@@ -12,6 +12,7 @@ import numpy as np
 from jaxinit._core import checks
 from jaxinit.records._codec import saved
 from jaxinit.records._record import Record
+from jaxinit.records._sites import ParameterStatistics, Site
 from jaxinit.records._statistic import Statistic
 
 if TYPE_CHECKING:
@@ -35,6 +36,16 @@ STATISTICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "update_ratio": ("Frobenius norm of dL/dW over that of W", ("site",)),
 }
 
+#: Statistics that only a probed model has, in the same form.
+PROBE_STATISTICS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "position_correlation": ("mean cosine between the positions of one example", ("site",)),
+    "nonfinite_fraction": ("share of values that are nan or infinite", ("site",)),
+    "grad_zero_fraction": ("share of units whose gradient is 0 on every input", ("site",)),
+    "grad_nonfinite_fraction": ("share of gradients that are nan or infinite", ("site",)),
+}
+
+_ALL = {**STATISTICS, **PROBE_STATISTICS}
+
 
 @saved
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -48,6 +59,28 @@ class Propagation(Record):
     N(0, 1/n_out) per seed, unless the producer says otherwise in `config`.
 
     `source` is "simulation", "theory" or "probe"; `config` says what was run, `provenance` on what.
+
+    Records of a probed model (source "probe") differ in this:
+
+    - `layout` has one `Site` per site: what it is, its shape, its parameters. A site is a place in the
+      program, so z is what is found there: a pre-activation where `layout[i].activation` says so, the output
+      of a norm or of a block elsewhere. A place that equals another (a container that returns what its last
+      module returned) is listed once, under the innermost name.
+    - Batches of at most 4 examples keep their examples apart (`inputs` = examples, `pooled` = 1). Of larger
+      ones `pooled` is the number of examples and `inputs` is 1: second moments, means and kurtosis are over
+      all examples and units together, and the one pair, (0, 1), stands for all pairs: the mean cosine
+      between two different examples, found without the matrix of all pairs.
+    - Units are entries of the last axis; where there are positions (time, height, width) moments are taken
+      over positions as well, and a unit is dead when it is so at every position of every example.
+    - A figure that does not exist is nan and not counted in the statistic's `defined`: gradients at a site
+      that no gradient reaches (stop_gradient, an unused output), anything in a branch that was not taken, the
+      cosine of a zero vector, `dead_fraction` where no activation follows. `defined == 0` says so for every
+      seed. A gradient that is exactly 0 is 0, with log -inf.
+    - `nonfinite_fraction` and the others of `PROBE_STATISTICS` are recorded as well; moments of sites with
+      values that are not finite are not finite.
+    - `weight_grad_norm` and `update_ratio` at a site speak of its kernel, `layout[i].parameters[0]`;
+      `parameters` has every parameter, and there `update_ratio` is that of an optimizer.
+    - `opaque` lists the places that were executed but could not be looked into ("while in encoder").
     """
 
     source: str
@@ -68,20 +101,28 @@ class Propagation(Record):
     grad_correlation: Statistic | None = None
     weight_grad_norm: Statistic | None = None
     update_ratio: Statistic | None = None
+    position_correlation: Statistic | None = None
+    nonfinite_fraction: Statistic | None = None
+    grad_zero_fraction: Statistic | None = None
+    grad_nonfinite_fraction: Statistic | None = None
+    layout: tuple[Site, ...] = ()
+    parameters: ParameterStatistics | None = None
+    pooled: int = 1
+    opaque: tuple[str, ...] = ()
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def statistics(self) -> Iterator[tuple[str, Statistic]]:
         """The recorded statistics, by name."""
-        for name in STATISTICS:
+        for name in _ALL:
             value = getattr(self, name)
             if value is not None:
                 yield name, value
 
     def __getitem__(self, name: str) -> Statistic:
         """A recorded statistic by name; KeyError names those there are."""
-        value = getattr(self, name) if name in STATISTICS else None
+        value = getattr(self, name) if name in _ALL else None
         if value is None:
             recorded = [n for n, _ in self.statistics()]
             raise KeyError(f"no statistic {name!r} was recorded. {checks.nearest(name, recorded)}")
@@ -108,7 +149,7 @@ class Propagation(Record):
         """One dict a site, statistic and input (or pair): site, statistic, index, mean, stderr, min, max, count."""
         out = []
         for name, stat in self.statistics():
-            axes = STATISTICS[name][1]
+            axes = _ALL[name][1]
             for index in np.ndindex(stat.shape):
                 what = (
                     ""
@@ -133,7 +174,7 @@ class Propagation(Record):
             raise ImportError("to_xarray() needs xarray: pip install 'jaxinit[xarray]'.") from error
         variables: dict[str, Any] = {}
         for name, stat in self.statistics():
-            text, axes = STATISTICS[name]
+            text, axes = _ALL[name]
             variables[name] = (axes, stat.mean, {"long_name": text, "seeds": stat.count})
             variables[f"{name}_stderr"] = (axes, stat.stderr)
         coordinates = {
@@ -150,7 +191,8 @@ class Propagation(Record):
         """One row a site: typical second moment, correlation, gradient, dead units.
 
         Second moments are shown as exp of the mean log over seeds ("typical"), which does not underflow at
-        great depth, averaged over inputs. At most `max_rows` sites are shown, evenly spaced.
+        great depth, averaged over inputs. At most `max_rows` sites are shown, evenly spaced. Records of a
+        probed model show the shape of each site, and roots of second moments (rms).
         """
         from jaxinit.records._tables import propagation_table
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from jaxinit.records._propagation import Propagation
+    from jaxinit.records._sites import ParameterStatistics
 
 _LN10 = math.log(10.0)
 
@@ -52,14 +53,16 @@ def propagation_table(record: Propagation, max_rows: int) -> Table:
     table = Table(title=f"{record.label} ({record.source}, {count})", title_justify="left")
     columns: list[tuple[str, list[str]]] = []
     rows = shown(len(record.sites), max_rows)
+    power = 1.0
+    titles = ("⟨z²⟩ typical", "⟨(dL/dz)²⟩ typical")
+    if record.layout:
+        power, titles = 0.5, ("rms", "grad rms")
+        columns.append(("shape", ["×".join(map(str, record.layout[i].shape)) for i in rows]))
 
-    for title, name in (
-        ("⟨z²⟩ typical", "log_second_moment"),
-        ("⟨(dL/dz)²⟩ typical", "log_grad_second_moment"),
-    ):
+    for title, name in zip(titles, ("log_second_moment", "log_grad_second_moment"), strict=True):
         stat = getattr(record, name)
         if stat is not None:
-            columns.append((title, [format_log(float(stat.mean[i].mean())) for i in rows]))
+            columns.append((title, [format_log(power * float(stat.mean[i].mean())) for i in rows]))
     for title, name in (
         ("corr.", "correlation"),
         ("grad corr.", "grad_correlation"),
@@ -71,7 +74,7 @@ def propagation_table(record: Propagation, max_rows: int) -> Table:
             mean, stderr = stat.mean, stat.stderr
             if mean.ndim == 2:
                 mean, stderr = mean[:, 0], stderr[:, 0]
-            columns.append((title, [format_figure(float(mean[i]), float(stderr[i])) for i in rows]))
+            columns.append((title, [_or_dash(mean[i], stderr[i]) for i in rows]))
     table.add_column(
         "site", justify="right" if all(s.isdigit() for s in record.sites) else "left", no_wrap=True
     )
@@ -79,4 +82,24 @@ def propagation_table(record: Propagation, max_rows: int) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     for n, i in enumerate(rows):
         table.add_row(record.sites[i], *(cells[n] for _, cells in columns))
+    return table
+
+
+def _or_dash(mean: float, stderr: float) -> str:
+    """The figure, or a dash where it does not exist."""
+    return "–" if math.isnan(mean) else format_figure(float(mean), float(stderr))
+
+
+def parameter_table(record: ParameterStatistics, max_rows: int) -> Table:
+    table = Table(title=f"{record.label} ({record.norm.count} seeds)", title_justify="left")
+    rows = shown(len(record.names), max_rows)
+    table.add_column("parameter", no_wrap=True)
+    table.add_column("shape", justify="right", no_wrap=True)
+    columns = []
+    for name, stat in record.statistics():
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+        columns.append([_or_dash(stat.mean[i], stat.stderr[i]) for i in rows])
+    for n, i in enumerate(rows):
+        shape = "×".join(map(str, record.shapes[i]))
+        table.add_row(record.names[i], shape, *(cells[n] for cells in columns))
     return table

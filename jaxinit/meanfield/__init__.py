@@ -19,4 +19,5 @@ from jaxinit.meanfield._maps import length_map as length_map
 from jaxinit.meanfield._maps import one_minus_correlation_map as one_minus_correlation_map
 from jaxinit.meanfield._phase_diagram import phase_diagram as phase_diagram
 from jaxinit.meanfield._propagate import propagate as propagate
+from jaxinit.meanfield._traced_fixed_point import fixed_point_one_minus_c as fixed_point_one_minus_c
 from jaxinit.meanfield._traced_fixed_point import fixed_point_q as fixed_point_q

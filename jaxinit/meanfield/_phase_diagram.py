@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,13 @@ from jaxinit.activations._host import float64
 from jaxinit.activations._panels import jumps
 from jaxinit.meanfield._fixed_point import _CRITICAL, _homogeneity, scan
 from jaxinit.meanfield._maps import second_moment, slope_second_moment
-from jaxinit.meanfield._table import Table, at_length, lengths, ratio, table
+from jaxinit.meanfield._solvers import brackets, length_table, solve_correlation, solve_length
+from jaxinit.meanfield._table import Table, at_length, length_tails, lengths, pair_tail, ratio, table
 from jaxinit.records import provenance
 from jaxinit.records._phase_diagram import PhaseDiagram
 
 _BATCH = 512
+_FLOOR = 1e-14  # relative error of an integral at best
 
 
 def phase_diagram(
@@ -29,7 +31,7 @@ def phase_diagram(
 
     The integrals are tabulated once for the activation (see `fixed_point` for a single point to 1e-10); the grid
     itself, q*, chi_1, c*, xi_c by bracketed Newton iterations, is one compiled program in float64. Two fixed
-    points closer than a third in q may be passed over together; `all_fixed_points` finds them.
+    points within 4 % of each other in q may be passed over together; `all_fixed_points` finds them.
 
     Args:
         activation: name, callable or Activation, continuous.
@@ -38,7 +40,9 @@ def phase_diagram(
         q0: where the length starts.
 
     Returns:
-        `PhaseDiagram`, accurate to about 1e-9 for smooth activations and 1e-7 for kinked ones.
+        `PhaseDiagram`, accurate to about 1e-9 for smooth activations and 1e-7 for kinked ones; `q_error`, `c_error`
+        and `xi_c_error` estimate it point by point, from the tail of the tables through the derivatives of the maps
+        (near the edge of chaos, where c* and xi_c are ill-conditioned, they grow).
 
     References:
         Poole et al. 2016, fig. 1; Schoenholz et al. 2017, fig. 1.
@@ -58,13 +62,13 @@ def phase_diagram(
     q0 = float(checks.number(where, "q0", q0, above=0.0))
     w, b = (v.ravel() for v in np.meshgrid(sw2, sb2, indexing="ij"))
     if _homogeneity(activation) is None:
-        q, chi_q, chi_1 = _solve_lengths(activation, w, b, q0)
-        zero = q == 0.0
-        status = np.where(np.isinf(q), "diverges", np.where(zero, "zero", "stable"))
-        status[(np.abs(chi_q) > 1.0) & (status != "diverges")] = "unstable"
+        at = _solve_lengths(activation, w, b, q0)
+        status = np.where(np.isinf(at.q), "diverges", np.where(at.q == 0.0, "zero", "stable"))
+        status[(np.abs(at.chi_q) > 1.0) & (status != "diverges")] = "unstable"
     else:
-        q, chi_q, chi_1, status = _homogeneous(activation, w, b, q0)
-    epsilon, chi_c = _solve_correlations(activation, w, q, chi_1)
+        at, status = _homogeneous(activation, w, b, q0)
+    q, chi_q, chi_1 = at.q, at.chi_q, at.chi_1
+    epsilon, chi_c, error, xi_c_error = _solve_correlations(activation, w, at)
     phase = np.where(
         np.abs(chi_1 - 1.0) <= _CRITICAL, "critical", np.where(chi_1 < 1.0, "ordered", "chaotic")
     )
@@ -74,6 +78,7 @@ def phase_diagram(
     fields = {
         "q": q, "chi_q": chi_q, "chi_1": chi_1, "c": 1.0 - epsilon, "one_minus_c": epsilon, "chi_c": chi_c,
         "xi_q": xi_q, "xi_c": xi_c, "phase": phase, "status": status,
+        "q_error": at.q_error, "c_error": error, "xi_c_error": xi_c_error,
     }  # fmt: skip
     shaped = {k: v.reshape(len(sw2), len(sb2)) for k, v in fields.items()}
     return PhaseDiagram(
@@ -93,7 +98,7 @@ def _axis(where: str, name: str, values: Any) -> np.ndarray:
 
 def _homogeneous(
     activation: Activation, w: np.ndarray, b: np.ndarray, q0: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[_Lengths, np.ndarray]:
     slope = w * float(_homogeneity(activation) or 0.0)
     slope = np.where(np.abs(slope - 1.0) < 4e-15, 1.0, slope)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -101,29 +106,45 @@ def _homogeneous(
     marginal = (slope == 1.0) & (b == 0.0)
     q[marginal] = q0
     status = np.where(np.isinf(q), "diverges", np.where(q == 0.0, "zero", "stable"))
-    return q, slope, slope.copy(), np.where(marginal, "marginal", status)
+    error = np.full_like(q, _FLOOR)
+    return _Lengths(q, error, slope, slope.copy(), error), np.where(marginal, "marginal", status)
 
 
 def _padded(values: np.ndarray) -> np.ndarray:
     return np.pad(values, (0, -len(values) % _BATCH), mode="edge")
 
 
-def _solve_lengths(
-    activation: Activation, w: np.ndarray, b: np.ndarray, q0: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    grid = scan(activation)
-    low, high = float(grid.q[0]), float(grid.q[-1])
-    held = table(activation, low, high, pairs=False)
+class _Lengths(NamedTuple):
+    """q* with its relative error, the slopes there, and the relative error of chi_1; one entry a point."""
+
+    q: Any
+    q_error: Any
+    chi_q: Any
+    chi_1: Any
+    chi_1_error: Any
+
+
+class _Correlations(NamedTuple):
+    """1 - c* and the slope there, the absolute error of the former and the relative one of xi_c."""
+
+    epsilon: Any
+    chi_c: Any
+    error: Any
+    xi_c_error: Any
+
+
+def _solve_lengths(activation: Activation, w: np.ndarray, b: np.ndarray, q0: float) -> _Lengths:
+    grid, held, places = scan(activation), length_table(activation), brackets(activation)
     from_zero = second_moment(activation, 0.0)
     with float64():
-        found = _lengths_program(held, grid.q, grid.second, from_zero, q0, _padded(w), _padded(b))
-        q, chi_q, chi_1 = (np.asarray(v)[: len(w)].copy() for v in found)
-    at_zero = q == 0.0
-    chi_1[at_zero] = w[at_zero] * slope_second_moment(activation, 0.0)
-    chi_q[at_zero] = chi_1[at_zero]
-    far = np.isinf(q)
-    chi_1[far], chi_q[far] = w[far] * grid.slope[-1], w[far] * grid.growth[-1]
-    return q, chi_q, chi_1
+        found = _lengths_program(held, places.q, places.second, from_zero, q0, _padded(w), _padded(b))
+        found = _Lengths(*(np.asarray(v)[: len(w)].copy() for v in found))
+    at_zero, far = found.q == 0.0, np.isinf(found.q)
+    found.chi_1[at_zero] = w[at_zero] * slope_second_moment(activation, 0.0)
+    found.chi_q[at_zero] = found.chi_1[at_zero]
+    found.chi_1[far], found.chi_q[far] = w[far] * grid.slope[-1], w[far] * grid.growth[-1]
+    found.q_error[at_zero | far] = found.chi_1_error[at_zero | far] = 0.0
+    return found
 
 
 @jax.jit
@@ -135,103 +156,67 @@ def _lengths_program(
     q0: jax.Array,
     w: jax.Array,
     b: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> _Lengths:
     """q* (0 or inf where there is none), chi_q and chi_1 for many (sigma_w^2, sigma_b^2)."""
 
-    def point(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def point(pair: tuple[jax.Array, jax.Array]) -> _Lengths:
         sw2, sb2 = pair
         q, inside = solve_length(held, grid, second, from_zero, q0, sw2, sb2)
-        _, growth, slope = lengths(held, inside)
-        return q, sw2 * growth, sw2 * slope
+        v, growth, slope = lengths(held, inside)
+        v_error, slope_error = (_FLOOR + tail for tail in length_tails(held, inside))
+        q_error = sw2 * v * v_error / (inside * jnp.abs(1.0 - sw2 * growth))
+        return _Lengths(q, q_error, sw2 * growth, sw2 * slope, slope_error + q_error)
 
     return jax.lax.map(point, (w, b), batch_size=_BATCH)
 
 
-def solve_length(
-    held: Table, grid: Any, second: Any, from_zero: Any, q0: Any, sw2: Any, sb2: Any
-) -> tuple[jax.Array, jax.Array]:
-    """q* reached from q0 (0 or inf where there is none), and the last place its search looked at; scalars.
-
-    `grid`, `second`: lengths and E[phi^2] there, which bracket q*; `from_zero`: phi(0)^2.
-    """
-
-    def excess(q: jax.Array) -> tuple[jax.Array, jax.Array]:
-        v, growth, _ = lengths(held, q)
-        return sw2 * v + sb2 - q, sw2 * growth - 1.0
-
-    values = sw2 * second + sb2 - grid
-    up = excess(q0)[0] >= 0.0
-    ahead = (grid > q0) & (values <= 0.0)
-    behind = (grid < q0) & (values >= 0.0)
-    stop = jnp.argmax(ahead)
-    start = grid.shape[0] - 1 - jnp.argmax(behind[::-1])
-    floor = 0.5 * (sb2 + sw2 * from_zero)
-    lo_up = jnp.maximum(grid[jnp.maximum(stop - 1, 0)], q0)
-    hi_down = jnp.minimum(grid[jnp.minimum(start + 1, grid.shape[0] - 1)], q0)
-    lo_down = jnp.where(behind.any(), grid[start], jnp.maximum(floor, jnp.finfo(grid.dtype).tiny))
-    lo, hi = jnp.where(up, lo_up, lo_down), jnp.where(up, grid[stop], hi_down)
-    lo = jnp.minimum(lo, hi)
-
-    def step(_: Any, state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        lo, hi, q = state
-        value, slope = excess(q)
-        lo, hi = jnp.where(value > 0.0, q, lo), jnp.where(value > 0.0, hi, q)
-        new = q - value / slope
-        return lo, hi, jnp.where((new >= lo) & (new <= hi), new, jnp.sqrt(lo) * jnp.sqrt(hi))
-
-    _, _, q = jax.lax.fori_loop(0, 40, step, (lo, hi, jnp.sqrt(lo) * jnp.sqrt(hi)))
-    none_above = up & ~ahead.any()
-    none_below = ~up & ~behind.any() & (floor == 0.0)
-    return jnp.where(none_above, jnp.inf, jnp.where(none_below, 0.0, q)), q
-
-
-def _solve_correlations(
-    activation: Activation, w: np.ndarray, q: np.ndarray, chi_1: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    defined = np.isfinite(q) & (q > 0.0)
-    epsilon = np.where(defined, 0.0, np.nan)
-    chi_c = np.where(defined, chi_1, np.nan)
-    chaotic = np.flatnonzero(defined & (chi_1 > 1.0 + 1e-12))
+def _solve_correlations(activation: Activation, w: np.ndarray, at: _Lengths) -> _Correlations:
+    defined = np.isfinite(at.q) & (at.q > 0.0)
+    # In the ordered phase c* = 1 exactly, unless the error of chi_1 leaves the phase open.
+    sure = np.where(defined & (np.abs(at.chi_1 - 1.0) <= at.chi_1_error), np.inf, 0.0)
+    out = _Correlations(
+        np.where(defined, 0.0, np.nan),
+        np.where(defined, at.chi_1, np.nan),
+        np.where(defined, sure, np.nan),
+        np.where(defined, np.maximum(sure, at.chi_1_error / np.maximum(np.abs(np.log(at.chi_1)), 1e-300)), np.nan),
+    )  # fmt: skip
+    chaotic = np.flatnonzero(defined & (at.chi_1 > 1.0 + 1e-12))
     if chaotic.size:
-        held = table(activation, float(q[chaotic].min()), float(q[chaotic].max()))
+        held = table(activation, float(at.q[chaotic].min()), float(at.q[chaotic].max()))
         with float64():
-            found = _correlations_program(held, *(_padded(v[chaotic]) for v in (w, q, chi_1)))
-            epsilon[chaotic], chi_c[chaotic] = (np.asarray(v)[: chaotic.size] for v in found)
-    return epsilon, chi_c
+            given = (_padded(v[chaotic]) for v in (w, at.q, at.q_error, at.chi_1))
+            found = _correlations_program(held, *given)
+            for kept, value in zip(out, found, strict=True):
+                kept[chaotic] = np.asarray(value)[: chaotic.size]
+    return out
 
 
 @jax.jit
 def _correlations_program(
-    held: Table, w: jax.Array, q: jax.Array, chi_1: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """1 - c* and chi_c for points with chi_1 > 1: the root of sigma_w^2 R(q, t) = 1, which falls with t."""
+    held: Table, w: jax.Array, q: jax.Array, q_error: jax.Array, chi_1: jax.Array
+) -> _Correlations:
+    """c* for points with chi_1 > 1. Errors: of the tables, and of q* through the derivatives with respect to it."""
 
-    def point(triple: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        sw2, length, chi_1 = triple
+    def point(given: tuple[jax.Array, ...]) -> _Correlations:
+        sw2, length, length_error, chi_1 = given
         coefficients = at_length(held, length)
+        x, slope = solve_correlation(coefficients, sw2, chi_1)
+        epsilon = jnp.exp(x)
 
-        def f(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-            value, slopes = ratio(coefficients, jnp.exp(x))
-            return jnp.log(sw2 * value), slopes / value - 1.0
+        def maps(log_q: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+            value, slopes = ratio(at_length(held, jnp.exp(log_q)), jnp.exp(x))
+            return jnp.log(value), jnp.log(slopes)
 
-        lo = jnp.log(jnp.minimum(0.5, 1e-3 * (chi_1 - 1.0)))
-        hi = jnp.zeros_like(lo)
+        (_, slopes), by_q = jax.jvp(lambda v: maps(v, x), (jnp.log(length),), (1.0,))
+        _, by_x = jax.jvp(lambda v: maps(jnp.log(length), v), (x,), (1.0,))
+        missed = _FLOOR + pair_tail(held, length) * sw2
+        x_error = (missed + jnp.abs(by_q[0]) * length_error) / jnp.abs(slope)
+        chi_c = sw2 * jnp.exp(slopes)
+        chi_error = missed * 32 + jnp.abs(by_q[1]) * length_error + jnp.abs(by_x[1]) * x_error
+        error = jnp.where(x_error < 1.0, epsilon * x_error, jnp.inf)
+        return _Correlations(epsilon, chi_c, error, chi_error / jnp.abs(jnp.log(chi_c)))
 
-        def step(
-            _: Any, state: tuple[jax.Array, jax.Array, jax.Array]
-        ) -> tuple[jax.Array, jax.Array, jax.Array]:
-            lo, hi, x = state
-            value, slope = f(x)
-            lo, hi = jnp.where(value > 0.0, x, lo), jnp.where(value > 0.0, hi, x)
-            new = x - value / slope
-            return lo, hi, jnp.where((new >= lo) & (new <= hi), new, 0.5 * (lo + hi))
-
-        _, _, x = jax.lax.fori_loop(0, 40, step, (lo, hi, jnp.maximum(lo, hi - 1.0)))
-        at_one = f(hi)[0] >= -1e-13
-        epsilon = jnp.where(at_one, 1.0, jnp.exp(x))
-        return epsilon, sw2 * ratio(coefficients, epsilon)[1]
-
-    return jax.lax.map(point, (w, q, chi_1), batch_size=_BATCH)
+    return jax.lax.map(point, (w, q, q_error, chi_1), batch_size=_BATCH)
 
 
 def _line(activation: Activation, sw2: np.ndarray, sb2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -241,7 +226,7 @@ def _line(activation: Activation, sw2: np.ndarray, sb2: np.ndarray) -> tuple[np.
     if homogeneous is not None:
         return np.asarray([1.0 / homogeneous]), np.zeros(1)
     q = np.exp(np.linspace(math.log(1e-8), math.log(min(1e6, float(grid.q[-1]))), 800))
-    held = table(activation, 1e-8, float(q[-1]), pairs=False)
+    held = length_table(activation)
     with float64():
         v, growth, x = (np.asarray(a) for a in _line_program(held, q))
     with np.errstate(divide="ignore", invalid="ignore"):

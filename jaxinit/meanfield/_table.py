@@ -155,6 +155,25 @@ def mean_of(held: Table, q: jax.Array) -> jax.Array:
     return held.lengths[panel, 3] @ _basis(x, _NODES_Q)
 
 
+def length_tails(held: Table, q: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What the series of V and of X leave out near q, relative to them: the size of their last coefficients."""
+    panel, _ = _place(held, q)
+    second, _, slope, _ = held.lengths[panel]
+
+    def tail(series: jax.Array) -> jax.Array:
+        size = jnp.abs(series)
+        return size[-2:].sum() / jnp.maximum(size[0], jnp.finfo(series.dtype).tiny)
+
+    return tail(second), tail(slope)
+
+
+def pair_tail(held: Table, q: jax.Array) -> jax.Array:
+    """What the series of R leaves out near q, for correlations in [0, 1]."""
+    panel, _ = _place(held, q)
+    size = jnp.abs(held.pairs[panel, 0])
+    return size[-2:, :].sum() + size[:, -2:].sum()
+
+
 def at_length(held: Table, q: jax.Array) -> jax.Array:
     """Coefficients in t of R(q, .) and of its derivative, shape (2 halves, 2, nodes_t), at a scalar q > 0."""
     panel, x = _place(held, q)

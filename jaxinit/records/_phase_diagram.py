@@ -27,6 +27,9 @@ class PhaseDiagram(Record):
         c, one_minus_c, chi_c: the fixed point of the correlation map (nan where undefined) and its slope.
         xi_q, xi_c: depth scales in layers.
         phase: "ordered", "critical" or "chaotic", an array of strings.
+        q_error: estimated relative error of q.
+        c_error: estimated absolute error of c and of one_minus_c (inf where even the phase is open).
+        xi_c_error: estimated relative error of xi_c.
         status: as `jaxinit.meanfield.STATUS` explains.
         critical_weight_variance, critical_bias_variance: the edge of chaos within the grid, a curve by points.
     """
@@ -44,6 +47,9 @@ class PhaseDiagram(Record):
     xi_c: np.ndarray
     phase: np.ndarray
     status: np.ndarray
+    q_error: np.ndarray
+    c_error: np.ndarray
+    xi_c_error: np.ndarray
     critical_weight_variance: np.ndarray
     critical_bias_variance: np.ndarray
     config: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxinit.activations import get
-from jaxinit.meanfield import critical, fixed_point, phase_diagram
+from jaxinit.meanfield import all_fixed_points, critical, fixed_point, phase_diagram
 from jaxinit.meanfield._layers import _lengths_scan, _pairs_scan
 from jaxinit.meanfield._phase_diagram import _correlations_program, _lengths_program
 from jaxinit.meanfield._table import table
@@ -94,7 +94,7 @@ def test_programs_lower_for_accelerators():
         layers = (points, np.zeros((len(points), 2)), points, points)
         programs = [
             (_lengths_program, (held, grid, grid, 0.0, 1.0, points, points), {}),
-            (_correlations_program, (held, points, points, points), {}),
+            (_correlations_program, (held, points, points, points, points), {}),
             (
                 _lengths_scan,
                 (held, -1.0, 1.0, 0.1, 0.0, (-2.0, 0.0), layers[:2]),
@@ -108,3 +108,30 @@ def test_programs_lower_for_accelerators():
         ]
         for program, arguments, static in programs:
             program.trace(*arguments, **static).lower(lowering_platforms=("cuda", "tpu"))
+
+
+@pytest.mark.parametrize("name", ["tanh", "hard_tanh"])
+def test_errors_cover_what_they_speak_of(name):
+    """Points drawn beforehand, one at the edge: the estimate holds, and is small away from the edge."""
+    draw = np.random.default_rng(5)
+    w, b = np.sort(draw.uniform(0.6, 6.0, 6)), draw.uniform(0.02, 0.3, 2)
+    w[0] = critical(name, float(b[0]))[0].weight_variance * (1 + 1e-7)
+    diagram = phase_diagram(name, w, b)
+    for i, j in np.ndindex(diagram.shape):
+        p = fixed_point(name, float(w[i]), float(b[j]))
+        assert abs(diagram.q[i, j] / p.q - 1) <= diagram.q_error[i, j] + 1e-12, (i, j)
+        assert abs(diagram.one_minus_c[i, j] - p.one_minus_c) <= diagram.c_error[i, j] + 1e-11, (i, j)
+        assert abs(diagram.xi_c[i, j] / p.xi_c - 1) <= diagram.xi_c_error[i, j] + 1e-9, (i, j)
+        if abs(p.chi_1 - 1) > 0.1:
+            assert diagram.q_error[i, j] < 1e-6 and diagram.c_error[i, j] < 1e-5
+    assert diagram.xi_c_error[0, 0] > 100 * diagram.xi_c_error[-1, -1]  # at the edge
+
+
+def test_fixed_points_close_to_each_other_are_kept_apart():
+    """Near gelu's tangency two fixed points are a factor 1.14 apart, within one step of the scan."""
+    weight, bias = 1.99, 0.165
+    low, middle, high = (p.q for p in all_fixed_points("gelu", weight, bias))
+    assert 1.1 < middle / low < 1.2
+    start = float(np.sqrt(low * middle))
+    np.testing.assert_allclose(phase_diagram("gelu", [weight], [bias], q0=start).q, low, rtol=1e-6)
+    np.testing.assert_allclose(phase_diagram("gelu", [weight], [bias], q0=1.01 * middle).q, high, rtol=1e-6)

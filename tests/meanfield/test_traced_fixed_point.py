@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinit.meanfield import chi, fixed_point, fixed_point_q
+from jaxinit.meanfield import chi, fixed_point, fixed_point_one_minus_c, fixed_point_q
 
 POINTS = [(0.7, 0.1), (1.5, 0.05), (3.0, 0.2)]
 
@@ -64,3 +64,35 @@ def test_lowers_for_accelerators():
 def test_refuses_jumps():
     with pytest.raises(ValueError, match="continuous"):
         fixed_point_q("threshold_relu", 1.0)
+
+
+@pytest.mark.parametrize("name", ["tanh", "hard_tanh"])
+def test_correlations_and_their_derivatives(name):
+    points = [(0.7, 0.1), (2.6, 0.05), (3.5, 0.2)]
+    w, b = (np.asarray(v) for v in zip(*points, strict=True))
+
+    def one(w, b):
+        return fixed_point_one_minus_c(name, w, b, lengths_between=(0.3, 4.0))
+
+    with jax.enable_x64(True):
+        epsilon, (by_w, by_b) = jax.jit(jax.vmap(jax.value_and_grad(one, argnums=(0, 1))))(w, b)
+        outside = fixed_point_one_minus_c(name, np.float64([2.6]), 0.05, lengths_between=(3.0, 4.0))
+    epsilon, by_w, by_b = (np.asarray(v) for v in (epsilon, by_w, by_b))
+    assert epsilon[0] == by_w[0] == by_b[0] == 0.0  # ordered
+    assert np.isnan(outside[0])
+    h = 1e-5
+    for i, (x, y) in list(enumerate(points))[1:]:
+        np.testing.assert_allclose(epsilon[i], fixed_point(name, x, y).one_minus_c, rtol=1e-6)
+        up, down = (fixed_point(name, x + s * h, y).one_minus_c for s in (1, -1))
+        np.testing.assert_allclose(by_w[i], (up - down) / (2 * h), rtol=1e-5)
+        up, down = (fixed_point(name, x, y + s * h).one_minus_c for s in (1, -1))
+        np.testing.assert_allclose(by_b[i], (up - down) / (2 * h), rtol=1e-5)
+
+
+def test_correlations_where_there_are_none_or_one():
+    found = fixed_point_one_minus_c("relu", jnp.asarray([1.0, 1.0, 2.5]), jnp.asarray([0.1, 0.0, 0.1]))
+    np.testing.assert_array_equal(found, [0.0, np.nan, np.nan])
+    with pytest.raises(ValueError, match="lengths_between"):
+        fixed_point_one_minus_c("tanh", 2.0, lengths_between=(4.0, 1.0))
+    with pytest.raises(TypeError, match="lengths_between"):
+        fixed_point_one_minus_c("tanh", 2.0, lengths_between=1.0)

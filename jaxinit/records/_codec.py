@@ -7,17 +7,15 @@ registered record. The header holds the structure; arrays are members of the arc
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import math
 import os
-import zipfile
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from jaxinit._core.files import write_bytes
+from jaxinit._core.files import read_arrays, write_arrays
 
 FORMAT = "jaxinit-record"
 VERSION = 1
@@ -85,10 +83,8 @@ def write(path: str | os.PathLike[str], value: Any) -> Path:
     target = Path(path)
     arrays: list[np.ndarray] = []
     header = {"format": FORMAT, "version": VERSION, "content": _encode(value, arrays)}
-    buffer = io.BytesIO()
     text = np.frombuffer(json.dumps(header, allow_nan=False).encode(), dtype=np.uint8)
-    np.savez_compressed(buffer, header=text, **{f"a{i}": a for i, a in enumerate(arrays)})  # type: ignore[arg-type]
-    write_bytes(target, buffer.getvalue())
+    write_arrays(target, {"header": text, **{f"a{i}": a for i, a in enumerate(arrays)}})
     return target
 
 
@@ -104,9 +100,8 @@ def read(path: str | os.PathLike[str]) -> Any:
             f"no record at {str(source)!r}: `jaxinit.load(path=...)` must name a saved record."
         )
     try:
-        with np.load(io.BytesIO(source.read_bytes()), allow_pickle=False) as archive:
-            members = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError) as error:
+        members = read_arrays(source)
+    except (ValueError, OSError) as error:
         raise ValueError(
             f"{str(source)!r} is not a whole jaxinit record (truncated, damaged or another kind of file): {error}. "
             "Write it again with `record.save(path)`."

@@ -27,21 +27,34 @@ def deviation(run: ji.Propagation, weight: float) -> tuple[np.ndarray, np.ndarra
     return np.abs(stat.mean[:, 0] - limit), stat.stderr[:, 0]
 
 
-def fitted(run: ji.Propagation, weight: float) -> tuple[float, float]:
-    """The depth scale of the simulated decay with its standard error from the residuals of a straight line.
-
-    The line is through log |c_l - c*| where the deviation is below 0.15 and above 5 standard errors and 3e-3.
-    """
+def window(run: ji.Propagation, weight: float) -> np.ndarray:
+    """The layers of the fit: the deviation is below 0.15 and above 5 standard errors and 3e-3; none if fewer than 4."""
     gap, error = deviation(run, weight)
-    good = (gap < 0.15) & (gap > np.maximum(5.0 * error, 3e-3))
-    layers = np.flatnonzero(good)
-    if len(layers) < 4:
+    layers = np.flatnonzero((gap < 0.15) & (gap > np.maximum(5.0 * error, 3e-3)))
+    if (np.diff(layers) > 1).any():
+        layers = layers[: np.argmax(np.diff(layers) > 1) + 1]
+    return layers if len(layers) >= 4 else layers[:0]
+
+
+def fitted(run: ji.Propagation, weight: float, layers: np.ndarray) -> float:
+    """The depth scale of a straight line through log |c_l - c*| over the given layers."""
+    if not len(layers):
+        return np.nan
+    return -1.0 / float(np.polyfit(layers, np.log(deviation(run, weight)[0][layers]), 1)[0])
+
+
+def fitted_by_seed(run: ji.Propagation, weight: float, layers: np.ndarray) -> tuple[float, float]:
+    """`fitted`, with its standard error by leaving out one seed at a time: layers of a seed are not independent."""
+    samples = run.one_minus_correlation.samples[:, :, 0]
+    if not len(layers):
         return np.nan, np.nan
-    layers = layers[: np.argmax(np.diff(layers) > 1) + 1] if (np.diff(layers) > 1).any() else layers
-    if len(layers) < 4:
-        return np.nan, np.nan
-    (slope, _), covariance = np.polyfit(layers, np.log(gap[layers]), 1, cov=True)
-    return -1.0 / slope, np.sqrt(covariance[0, 0]) / slope**2
+    limit = fixed_point("tanh", weight, BIAS).one_minus_c
+    total, count = samples.sum(axis=0), len(samples)
+    without = np.abs((total - samples) / (count - 1) - limit)[:, layers]
+    slopes = np.polyfit(layers, np.log(without).T, 1)[0]
+    scales = -1.0 / slopes
+    error = np.sqrt((count - 1) / count * np.square(scales - scales.mean()).sum())
+    return fitted(run, weight, layers), float(error)
 
 
 def growth(run: ji.Propagation) -> tuple[float, float]:
@@ -58,11 +71,14 @@ def outcome(out: Path) -> list[dict[str, float]]:
         weight = float(path.stem.split("_")[1])
         weight = float(ast.literal_eval(run.config["network"].split("weight_variance=")[1].split(",")[0]))
         point = fixed_point("tanh", weight, BIAS)
-        xi, xi_error = fitted(run, weight)
+        theory = ji.load(path.with_name(path.name.replace("simulation", "theory")))
+        layers = window(run, weight)
+        xi, xi_error = fitted_by_seed(run, weight, layers)
         rate, rate_error = growth(run)
         rows.append(
             {
                 "weight_variance": weight, "xi_c": point.xi_c, "fitted": xi, "fitted_stderr": xi_error,
+                "theory_same_layers": fitted(theory, weight, layers),
                 "log_chi_1": float(np.log(point.chi_1)), "growth": rate, "growth_stderr": rate_error,
             }
         )  # fmt: skip
@@ -124,6 +140,10 @@ def main(out: Path = HERE / "out", target: Path = HERE / "figure.png") -> Path:
     scale.errorbar(
         [r["weight_variance"] for r in rows], [r["fitted"] for r in rows], [r["fitted_stderr"] for r in rows],
         fmt="o", color="black", mfc="white", ms=5, label="ξ_c fitted to simulation",
+    )  # fmt: skip
+    scale.plot(
+        [r["weight_variance"] for r in rows], [r["theory_same_layers"] for r in rows], "x", color=look(3).colour,
+        ms=6, label="ξ_c fitted to the theory's curve",
     )  # fmt: skip
     scale.axvline(next(r["weight_variance"] for r in rows if abs(r["log_chi_1"]) < 1e-9), color="0.6", lw=0.8)
     scale.set_ylim(0.0, 25.0)

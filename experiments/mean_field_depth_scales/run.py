@@ -34,7 +34,7 @@ def main(out: Path = HERE / "out", *, tiny: bool = False) -> Path:
         # inputs of the length that puts the first layer at q*, so that only the correlation moves
         q = (fixed_point("tanh", weight, BIAS).q - BIAS) / weight
         wanted = ["correlation", "one_minus_correlation", "log_grad_second_moment"]
-        run = ji.simulate(network, size["seeds"], q=q, correlation=0.3, record=wanted)
+        run = ji.simulate(network, size["seeds"], q=q, correlation=0.3, record=wanted, keep_seeds=True)
         run.save(out / f"simulation_{weight:.3f}.npz")
         propagate(network, q=q, correlation=0.3).save(out / f"theory_{weight:.3f}.npz")
     return out

@@ -20,6 +20,7 @@ from jaxinit.adapt import critical
 HERE = Path(__file__).parent
 FULL = {"width": 256, "depth": 30, "seeds": 32}
 TINY = {"width": 32, "depth": 6, "seeds": 4}
+WANTED = ("log_second_moment", "log_grad_second_moment", "correlation")
 
 
 def pairs() -> Iterator[tuple[str, str, Any, float, str]]:
@@ -84,7 +85,7 @@ def main(out: Path = HERE / "out", *, tiny: bool = False) -> Path:
             bias_variance=bias,
             ensemble=ensemble,
         )
-        record = ji.simulate(network, size["seeds"], q=1.0, correlation=0.5)
+        record = ji.simulate(network, size["seeds"], q=1.0, correlation=0.5, record=WANTED)
         record.save(out / f"{number:02d}_{activation}.npz")
         rows.append({"activation": activation, "initializer": call, **measure(record)})
         (out / "table.json").write_text(json.dumps({"size": size, "rows": rows}, indent=1))

@@ -24,7 +24,7 @@ from jaxinit._core import checks
 from jaxinit.activations._panels import jumps
 from jaxinit.meanfield._finite_width import finite_width, is_homogeneous
 from jaxinit.meanfield._layers import Gradients, Layers, Rule, exact, gradients, log, tabulated
-from jaxinit.meanfield._units import dead_fraction, zero_fraction
+from jaxinit.meanfield._units import dead_fraction, saturated_fraction, zero_fraction
 from jaxinit.network import Network
 from jaxinit.records import Propagation, Statistic, provenance
 
@@ -44,8 +44,8 @@ def propagate(network: Network, *, q: float = 1.0, correlation: float = 0.5) -> 
     Returns:
         `Propagation` with sites "1" .. "L" and two inputs, each figure exact (standard error 0, count 0):
         moments (means and excess kurtosis are 0: z is Gaussian), correlations, gradients, the norm of dL/dW and
-        its ratio to that of W, and the shares of units with phi' = 0 on both inputs and with phi = 0. For
-        homogeneous networks `extra["finite_width"]` holds the exact band at the network's own width
+        its ratio to that of W, and the shares of units with phi' = 0 on both inputs, with small phi' and with phi
+        = 0. For homogeneous networks `extra["finite_width"]` holds the exact band at the network's own width
         (`finite_width`).
 
     Raises:
@@ -96,6 +96,7 @@ def propagate(network: Network, *, q: float = 1.0, correlation: float = 0.5) -> 
             "correlation": (1.0 - layers.epsilon)[:, None],
             "one_minus_correlation": layers.epsilon[:, None],
             "dead_fraction": dead_fraction(activation, seen, layers.epsilon),
+            "saturated_fraction": saturated_fraction(activation, seen),
             "zero_fraction": zero_fraction(activation, seen),
             "grad_second_moment": _two(np.exp(log_grad)),
             "log_grad_second_moment": _two(log_grad),

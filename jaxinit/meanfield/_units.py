@@ -1,4 +1,4 @@
-"""Shares of units that a Gaussian leaves silent: where phi' is 0 for both inputs, where phi is 0."""
+"""Shares of units that a Gaussian leaves silent: where phi' is 0 for both inputs or small, where phi is 0."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from jaxinit.activations._host import evaluate
 from jaxinit.meanfield._pairs import host_rule
 
 _INSIDE = np.asarray([0.11, 0.37, 0.62, 0.83])
+_EDGE = 64.0  # saturation is looked for within
+_SATURATED = 1e-2
 _BEYOND = np.asarray([0.1, 1.0, 3.0, 9.0])
 
 
@@ -38,16 +40,53 @@ def _silent(activation: Activation) -> tuple[tuple[float, float, bool, bool], ..
 
 def zero_fraction(activation: Activation, log_q: np.ndarray) -> np.ndarray:
     """P(phi(z) = 0), z ~ N(0, q)."""
+    return _share([(low, high) for low, high, _, zero in _silent(activation) if zero], log_q)
+
+
+def saturated_fraction(activation: Activation, log_q: np.ndarray) -> np.ndarray:
+    """P(|phi'(z)| < 1e-2 max |phi'|), z ~ N(0, q); nan where phi still oscillates at the lengths that count."""
+    intervals, settled = _saturated(activation)
+    share = _share(intervals, log_q)
+    if settled:
+        return share
+    with np.errstate(over="ignore"):
+        far = np.asarray([math.erfc(v) for v in (_EDGE * np.exp(-0.5 * log_q) / math.sqrt(2.0)).tolist()])
+    return np.where(far > 1e-9, math.nan, share)
+
+
+@functools.lru_cache(maxsize=256)
+def _saturated(activation: Activation) -> tuple[list[tuple[float, float]], bool]:
+    """Where |phi'| is below 1e-2 of its maximum, and whether nothing changes in the outer half of the search."""
+    kinks = [k for k in activation.kinks if abs(k) < _EDGE]
+    grid = np.sort(np.concatenate([np.linspace(-_EDGE, _EDGE, 40_001), *(_beside(k) for k in kinks)]))
+    size = np.abs(evaluate(activation, grid)[1])
+    least = _SATURATED * size[np.isfinite(size)].max()
+    low = size < least
+    turns = np.flatnonzero(low[1:] != low[:-1])
+    a, b = grid[turns], grid[turns + 1]
+    for _ in range(50):  # by bisection, all turns together
+        middle = 0.5 * (a + b)
+        same = (np.abs(evaluate(activation, middle)[1]) < least) == low[turns]
+        a, b = np.where(same, middle, a), np.where(same, b, middle)
+    ends = [-math.inf, *(0.5 * (a + b)).tolist(), math.inf]
+    states = [bool(low[0]), *low[turns + 1].tolist()]
+    intervals = [pair for pair, is_low in zip(itertools.pairwise(ends), states, strict=True) if is_low]
+    return intervals, not (np.abs(b) > 0.5 * _EDGE).any()
+
+
+def _beside(kink: float) -> np.ndarray:
+    return np.asarray([kink - 1e-9 * max(1.0, abs(kink)), kink + 1e-9 * max(1.0, abs(kink))])
+
+
+def _share(intervals: list[tuple[float, float]], log_q: np.ndarray) -> np.ndarray:
+    """P(z in any of the intervals), z ~ N(0, q)."""
     share = np.zeros(len(log_q))
     root = np.sqrt(2.0) * np.exp(0.5 * log_q)
-    for low, high, _, zero in _silent(activation):
-        if zero:
-            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                ends = [
-                    np.sign(v) * np.ones_like(root) if math.isinf(v) else _erf(v / root) for v in (low, high)
-                ]
-            share += 0.5 * (ends[1] - ends[0])
-    return share
+    for low, high in intervals:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            ends = [np.sign(v) * np.ones_like(root) if math.isinf(v) else _erf(v / root) for v in (low, high)]
+        share += 0.5 * (ends[1] - ends[0])
+    return np.where(np.isnan(log_q), math.nan, share)
 
 
 def _erf(x: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import special
 
 from jaxinit.meanfield import chi, correlation_map, fixed_point, length_map, propagate
 from jaxinit.meanfield._layers import Rule, exact, tabulated
@@ -252,3 +253,23 @@ def test_signals_that_are_nothing(depth, more):
             assert (np.isnan(left) if "norm" in more else left == 0.0).all()
         else:
             assert run.correlation.mean[0, 0] == -1.0
+
+
+def test_saturated_units():
+    """Closed forms: tanh' < 1/100 beyond arcosh 10; flat pieces; and gelu by brute force on a grid of its own."""
+    q = 4.0
+    tail = math.erfc(math.acosh(10.0) / math.sqrt(2 * q))
+    run = propagate(Network(1, 8, "tanh", weight_variance=q))
+    np.testing.assert_allclose(run.saturated_fraction.mean, tail, rtol=1e-6)
+    np.testing.assert_allclose(
+        propagate(Network(1, 8, "hard_tanh", weight_variance=q)).saturated_fraction.mean,
+        math.erfc(1 / math.sqrt(2 * q)), rtol=1e-6,
+    )  # fmt: skip
+    np.testing.assert_allclose(propagate(Network(2, 8, "relu", weight_variance=2.0)).saturated_fraction.mean, 0.5, rtol=1e-12)
+    z = np.linspace(-20, 20, 4_000_001)
+    slope = 0.5 * special.erfc(-z / math.sqrt(2)) + z * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    small = np.abs(slope) < 1e-2 * slope.max()
+    share = np.sum(small * np.exp(-z * z / (2 * q))) * (z[1] - z[0]) / math.sqrt(2 * math.pi * q)
+    found = propagate(Network(1, 8, "gelu", weight_variance=q)).saturated_fraction.mean
+    np.testing.assert_allclose(found, share, rtol=1e-4)
+    assert np.isnan(propagate(Network(1, 8, "sin", weight_variance=1e4)).saturated_fraction.mean).all()

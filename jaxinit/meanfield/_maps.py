@@ -143,9 +143,36 @@ def _one_minus(
         numbers_ = (float(v) for v in (epsilon, qa, qb, weight_variance, bias_variance))
         return next_epsilon(activation, *numbers_)
     epsilon, qa, qb, weight_variance, bias_variance = _floats(epsilon, qa, qb, weight_variance, bias_variance)
+    return _traced_one_minus(activation, epsilon, qa, qb, weight_variance, bias_variance)
+
+
+def _traced_combination(
+    activation: Activation,
+    epsilon: jax.Array,
+    qa: jax.Array,
+    qb: jax.Array,
+    weight_variance: jax.Array,
+    bias_variance: jax.Array,
+) -> jax.Array:
     ea, eb = _vectorized(_second, activation, qa), _vectorized(_second, activation, qb)
     _, difference, _ = _vectorized(_traced_pair, activation, qa, qb, epsilon)
     return combine(difference, ea, eb, weight_variance, bias_variance, jnp)
+
+
+_traced_one_minus = jax.custom_jvp(_traced_combination, nondiff_argnums=(0,))
+
+
+@_traced_one_minus.defjvp
+def _traced_one_minus_jvp(activation: Activation, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    """By epsilon: sigma_w^2 sqrt(q_a q_b) E[phi'(u) phi'(v)] / sqrt(Q_a Q_b), also at epsilon = 0."""
+    epsilon, qa, qb, weight_variance, bias_variance = primals
+    value, rest = jax.jvp(
+        functools.partial(_traced_combination, activation, epsilon), primals[1:], tangents[1:]
+    )
+    both = [weight_variance * _vectorized(_second, activation, q) + bias_variance for q in (qa, qb)]
+    slopes = _vectorized(_traced_pair, activation, qa, qb, epsilon)[2]
+    slope = weight_variance * slopes * jnp.sqrt(qa / both[0]) * jnp.sqrt(qb / both[1])
+    return value, rest + slope * tangents[0]
 
 
 def combine(difference: Any, ea: Any, eb: Any, weight_variance: Any, bias_variance: Any, xp: Any) -> Any:

@@ -158,3 +158,12 @@ def test_zero_lengths_and_refusals():
 def test_maps_lower_for_accelerators(function):
     q = jax.ShapeDtypeStruct((3,), jnp.float32)
     jax.jit(function).trace(q).lower(lowering_platforms=("cuda", "tpu"))
+
+
+@pytest.mark.parametrize("name", ["tanh", "relu"])
+def test_slope_of_the_traced_correlation_map_at_one(name):
+    """At c = 1, where the nodes of the integral coincide, the slope is chi_1 q / Q."""
+    q, sw2, sb2 = 0.9, 2.0, 0.1
+    slope = jax.vmap(jax.grad(lambda c: correlation_map(name, c, q, sw2, sb2)))(jnp.asarray([0.5, 1.0]))
+    want = [chi(name, q, sw2, c) * q / length_map(name, q, sw2, sb2) for c in (0.5, 1.0)]
+    np.testing.assert_allclose(slope, want, rtol=2e-6)

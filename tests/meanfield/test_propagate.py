@@ -265,7 +265,8 @@ def test_saturated_units():
         propagate(Network(1, 8, "hard_tanh", weight_variance=q)).saturated_fraction.mean,
         math.erfc(1 / math.sqrt(2 * q)), rtol=1e-6,
     )  # fmt: skip
-    np.testing.assert_allclose(propagate(Network(2, 8, "relu", weight_variance=2.0)).saturated_fraction.mean, 0.5, rtol=1e-12)
+    relu = propagate(Network(2, 8, "relu", weight_variance=2.0))
+    np.testing.assert_allclose(relu.saturated_fraction.mean, 0.5, rtol=1e-12)
     z = np.linspace(-20, 20, 4_000_001)
     slope = 0.5 * special.erfc(-z / math.sqrt(2)) + z * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
     small = np.abs(slope) < 1e-2 * slope.max()

@@ -1,5 +1,7 @@
 """Seeds to chunks to batches to merged moments; the only area that knows devices and processes."""
 
-from jaxinit.ensemble._engine import Progress as Progress
 from jaxinit.ensemble._engine import keys_of as keys_of
 from jaxinit.ensemble._engine import run as run
+from jaxinit.ensemble._memory import batch_size as batch_size
+from jaxinit.ensemble._processes import initialize as initialize
+from jaxinit.ensemble._progress import Progress as Progress

@@ -1,21 +1,29 @@
-"""Many seeds through one compiled program: chunks on the host, batches on the device, moments merged."""
+"""Many seeds through one compiled program: chunks dealt to devices and processes, batches within, moments merged."""
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxinit._core import scaled
+from jaxinit._core.files import pack_arrays, unpack_arrays
 from jaxinit._core.moments import Moments
-
-#: Called after each chunk with (seeds done, seeds in all).
-Progress = Callable[[int, int], Any]
+from jaxinit.ensemble import _memory
+from jaxinit.ensemble._chunk import Chunk, counted
+from jaxinit.ensemble._devices import AXIS, Devices
+from jaxinit.ensemble._folder import Folder, describe_data, describe_seeds, software
+from jaxinit.ensemble._processes import agree, exchange
+from jaxinit.ensemble._progress import Progress, reporter
+from jaxinit.ensemble._split import Split
 
 
 def keys_of(seeds: Any, root: Any) -> jax.Array:
@@ -24,25 +32,36 @@ def keys_of(seeds: Any, root: Any) -> jax.Array:
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(seeds, jnp.uint32))
 
 
-@partial(jax.jit, static_argnames=("one", "batch", "keep"))
-def _chunk(seeds: jax.Array, root: jax.Array, data: Any, one: Any, batch: int, keep: bool) -> Any:
-    # A ragged last batch is filled up and cut off again: one body to compile instead of two.
-    count = seeds.shape[0]
-    full = -(-count // batch) * batch
-    keys = keys_of(jnp.concatenate([seeds, jnp.broadcast_to(seeds[-1:], (full - count,))]), root)
-    samples = jax.lax.map(lambda key: one(key, data), keys, batch_size=batch if batch > 1 else None)
-    samples = jax.tree.map(lambda v: v[:count], samples)
-    return scaled.reduce_all(samples), (samples if keep else None)
+@partial(jax.jit, static_argnames=("one", "batch", "keep", "mesh"))
+def _chunk(
+    seeds: jax.Array, root: jax.Array, data: Any, one: Any, batch: int, keep: bool,
+    counts: jax.Array | None = None, mesh: Mesh | None = None,
+) -> Any:  # fmt: skip
+    """The chunks of a round, one a device: moments and samples, whose leading axis counts the devices."""
+    counts = jnp.full((1,), seeds.shape[0], jnp.int32) if counts is None else counts
+    program = partial(_one_chunk, one, batch, keep)
+    if mesh is not None:
+        own, same = PartitionSpec(AXIS), PartitionSpec()
+        program = jax.shard_map(
+            program, mesh=mesh, in_specs=(own, own, same, same), out_specs=own, check_vma=False
+        )
+    return program(seeds, counts, root, data)
 
 
-def _samples_to_host(value: Any) -> np.ndarray:
-    if isinstance(value, scaled.Scaled):
-        mantissa, exponent = np.asarray(value.mantissa, np.float64), np.asarray(value.exponent)
-        with np.errstate(over="ignore", under="ignore", divide="ignore"):
-            if value.log:
-                return np.log(mantissa) + exponent * np.log(2.0)
-            return np.ldexp(mantissa, exponent)
-    return np.asarray(value)
+def _one_chunk(
+    one: Any, batch: int, keep: bool, seeds: jax.Array, counts: jax.Array, root: jax.Array, data: Any
+) -> Any:
+    size = seeds.shape[0]
+    if batch >= size:
+        samples = jax.vmap(lambda key: one(key, data))(keys_of(seeds, root))
+    else:
+        # A ragged last batch is filled up and cut off again: one body to compile instead of two.
+        filling = jnp.broadcast_to(seeds[-1:], (-size % batch,))
+        keys = keys_of(jnp.concatenate([seeds, filling]), root)
+        samples = jax.lax.map(lambda key: one(key, data), keys, batch_size=batch if batch > 1 else None)
+        samples = jax.tree.map(lambda v: v[:size], samples)
+    figures = scaled.reduce_all(counted(samples, counts[0]))
+    return jax.tree.map(lambda v: v[None], (figures, samples if keep else None))
 
 
 def run(
@@ -55,8 +74,20 @@ def run(
     chunk: int | None = None,
     keep: bool = False,
     progress: bool | Progress = False,
+    devices: Any = None,
+    resume: str | os.PathLike[str] | None = None,
+    configuration: dict[str, Any] | None = None,
+    where: str = "run",
 ) -> tuple[dict[str, Moments], dict[str, np.ndarray] | None]:
     """Moments over seeds of every value that `one(key, data)` returns.
+
+    The seeds are cut into chunks of one size; a compiled call computes one chunk on each device, in batches.
+    Seed i is the key fold_in(key(root), i), so the networks drawn are the same, to the bit, whatever the
+    split. What is computed from them is so to the compiler's rounding; and to the bit where the size of the chunks
+    is the same, on any number of devices and processes: chunks are merged in their own order.
+
+    Over several processes (`initialize`) each computes its share of the chunks on its own devices, and all
+    return the same. They meet twice, at the start and at the end; no device waits for another in between.
 
     Arguments:
         one: `(key, data) -> dict of arrays or Scaled`, traceable and hashable (a function of a module, or a
@@ -64,46 +95,150 @@ def run(
         data: pytree of numbers; changing them does not recompile.
         seeds: 1-D uint32; seed i is the key fold_in(key(root), i).
         batch: seeds computed together (vectorised) within a chunk.
-        chunk: seeds a compiled call; the host merges chunks and reports progress between them.
+        chunk: at most so many seeds a device and compiled call; the host merges chunks and reports progress
+            between them. All at once by default.
         keep: also return the samples, seeds first.
-        progress: True for a bar on stderr, or a function of (done, total).
+        progress: True for a bar on stderr, or a function of (done, total), seeds of this process.
+        devices: all of the default backend (over all processes) by default; or their number, a sequence of
+            them, or a Mesh; the same in every process.
+        resume: a folder. Every finished chunk is put there, and the same call goes on from what is there: a run
+            that was cut short loses at most the chunks in work. On several machines, a shared folder or one each.
+        configuration: with `resume`, what else decides the figures (what `one` is): plain values. Another
+            configuration than the folder's is refused.
+        where: the function that errors speak of.
 
     Returns:
         Moments by name, and the samples by name (None unless `keep`).
 
-    The last chunk is as long as the rest allows: a ragged rest costs one more compilation.
+    Raises:
+        ValueError: the program does not fit into memory (before it runs), or `resume` holds another run.
     """
-    total = len(seeds)
-    size = total if chunk is None else min(chunk, total)
-    moments: dict[str, Moments] | None = None
-    kept: list[dict[str, np.ndarray]] = []
-    with _reporter(progress) as report:
-        for start in range(0, total, size):
-            part = seeds[start : start + size]
-            figures, samples = _chunk(
-                jnp.asarray(part), jnp.asarray(root, jnp.uint32), data, one, min(batch, len(part)), keep
-            )
-            host = figures.host()
-            moments = host if moments is None else {k: moments[k].merge(v) for k, v in host.items()}
-            if samples is not None:
-                kept.append({name: _samples_to_host(value) for name, value in samples.items()})
-            report(start + len(part), total)
-    assert moments is not None
-    stacked = {name: np.concatenate([k[name] for k in kept]) for name in kept[0]} if kept else None
-    return moments, stacked
+    team = Devices.of(where, devices)
+    key = jnp.asarray(root, jnp.uint32)
+    settled = {
+        **(configuration or {}), "seeds": describe_seeds(seeds), "root": int(root), "keep_seeds": keep,
+        "batch": batch, "chunk": chunk, "data": describe_data(data) if resume is not None else None,
+        "software": software(team.platform),
+    }  # fmt: skip
+    with nullcontext() if resume is None else Folder(where, resume, settled) as folder:
+        split = _agreed(folder, Split.of(len(seeds), chunk, batch, len(team.every)))
+        owners = [d.process_index for d in team.every]
+        mine = split.of_process(owners, jax.process_index())
+        if folder is not None:
+            folder.begin(split, mine)
+        compute = _Program(where, one, data, seeds, key, min(batch, split.size), keep, team, split)
+        groups: dict[int, Chunk] = {}
+        done, total = 0, sum(stop - start for start, stop in map(split.bounds, mine))
+        with reporter(progress) as report:
+            for finished in _finished(compute, folder, mine):
+                for number, found in finished:
+                    group, (start, stop) = split.group(number), split.bounds(number)
+                    groups[group] = groups[group].merge(found) if group in groups else found
+                    done += stop - start
+                report(done, total)
+        whole = _merged(groups)
+    return whole.moments, whole.stacked()
 
 
-@contextmanager
-def _reporter(progress: bool | Progress) -> Iterator[Progress]:
-    if callable(progress):
-        yield progress
-    elif not progress:
-        yield lambda done, total: None
-    else:
-        from rich.console import Console
-        from rich.progress import Progress as Bar
-        from rich.progress import TimeRemainingColumn
+def _agreed(folder: Folder | None, split: Split) -> Split:
+    """The split of all processes: that of the run in the folder, if there is one."""
+    found: int | None = None
+    error: Exception | None = None
+    try:
+        found = None if folder is None else folder.open()
+    except (ValueError, OSError) as failure:
+        error = failure
+    sizes = [size for size in agree(found, error) if size is not None]
+    return Split(split.total, sizes[0]) if sizes else split
 
-        with Bar(*Bar.get_default_columns()[:3], TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-            task = bar.add_task("seeds", total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+class _Program:
+    """The compiled program of a run, and how a round of chunks goes through it."""
+
+    def __init__(
+        self, where: str, one: Any, data: Any, seeds: np.ndarray, root: jax.Array, batch: int, keep: bool,
+        team: Devices, split: Split,
+    ) -> None:  # fmt: skip
+        self.where, self.one, self.seeds, self.root = where, one, seeds, root
+        self.batch, self.keep, self.team, self.split = batch, keep, team, split
+        self.mesh = team.mesh()
+        self.data = data if self.mesh is None else _on_every(data, self.mesh)
+        self.checked = False
+
+    def __call__(self, numbers: list[int]) -> list[Chunk]:
+        """The chunks of these numbers, at most one a device."""
+        places = len(self.team.own)
+        rows, counts = self.split.filled(self.seeds, numbers, places)
+        arguments: tuple[Any, ...] = (
+            rows,
+            self.root,
+            self.data,
+            self.one,
+            self.batch,
+            self.keep,
+            counts,
+            self.mesh,
+        )
+        if not self.checked:
+            self._check(arguments)
+        figures, samples = jax.device_get(_chunk(*arguments))
+        return [
+            Chunk.from_device(figures, samples, place, int(counts[place])) for place in range(len(numbers))
+        ]
+
+    def _check(self, arguments: tuple[Any, ...]) -> None:
+        """Compile, and refuse what does not fit, before anything runs. The call that follows compiles no more."""
+        lowered = _chunk.lower(*arguments)
+        figures, _ = lowered.out_info
+        numbers = sum(m.mean.size for m in figures.moments) // len(self.team.own)
+        _memory.check(
+            self.where, lowered.compile(), self.team, size=self.split.size, batch=self.batch,
+            sample=8 * numbers, kept=16 * numbers * len(self.seeds) if self.keep else 0,
+        )  # fmt: skip
+        self.checked = True
+
+
+def _finished(compute: _Program, folder: Folder | None, mine: list[int]) -> Iterator[list[tuple[int, Chunk]]]:
+    """This process's chunks in their order, by rounds: from the folder, or else computed and put there."""
+    places = len(compute.team.own)
+    waiting: list[tuple[int, Chunk | None]] = []
+    for number in mine:
+        waiting.append((number, None if folder is None else folder.read(number)))
+        absent = [i for i, found in waiting if found is None]
+        if number != mine[-1] and len(absent) < places and len(waiting) < 4 * places:
+            continue
+        fresh = dict(zip(absent, compute(absent), strict=True)) if absent else {}
+        for i, found in fresh.items():
+            if folder is not None:
+                folder.write(i, found)
+        yield [(i, fresh[i] if found is None else found) for i, found in waiting]
+        waiting = []
+
+
+def _merged(groups: dict[int, Chunk]) -> Chunk:
+    """The groups of all processes, merged in their order."""
+    if jax.process_count() > 1:
+        buffer = io.BytesIO()
+        for number, group in groups.items():
+            content = pack_arrays(group.arrays(), compress=False)
+            buffer.write(np.array([number, len(content)], np.int64).tobytes())
+            buffer.write(content)
+        groups = {}
+        for content in exchange(buffer.getvalue()):
+            start = 0
+            while start < len(content):
+                number, length = np.frombuffer(content[start : start + 16], np.int64).tolist()
+                start += 16 + length
+                groups[number] = Chunk.from_arrays(unpack_arrays(content[start - length : start]))
+    first, *rest = (groups[number] for number in sorted(groups))
+    for group in rest:
+        first = first.merge(group)
+    return first
+
+
+def _on_every(data: Any, mesh: Mesh) -> Any:
+    """The arrays of a pytree on every device of the mesh; Python's numbers stay what they are."""
+    same = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(
+        lambda v: jax.device_put(v, same) if isinstance(v, (jax.Array, np.ndarray)) else v, data
+    )

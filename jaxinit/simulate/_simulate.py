@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxinit import ensemble
 from jaxinit._core import checks
-from jaxinit.network import Network
+from jaxinit.network import Network, Plain
 from jaxinit.records import STATISTICS, Propagation, Statistic, provenance
 from jaxinit.simulate import _statistics as st
 from jaxinit.simulate._dense import Dense
@@ -25,10 +28,6 @@ SAMPLERS = ("auto", "implicit", "materialized")
 
 #: A materialized network keeps its weights for the backward pass up to this many bytes, else draws them twice.
 _STORE_BYTES = 1 << 30
-#: Bytes that the seeds computed together may keep.
-_BATCH_BYTES = 1 << 30
-#: Numbers per layer and batch at which a core's cache is well filled.
-_BATCH_NUMBERS = 1 << 15
 
 
 def simulate(
@@ -48,6 +47,8 @@ def simulate(
     chunk: int | None = None,
     progress: bool | ensemble.Progress = False,
     jacobian: bool | int = False,
+    devices: Any = None,
+    resume: str | os.PathLike[str] | None = None,
 ) -> Propagation:
     """Draw the network for every seed and measure its signal and its gradient, layer by layer.
 
@@ -74,12 +75,19 @@ def simulate(
             "update_ratio", whose chi-square doubles the time to compile.
         keep_seeds: keep each statistic's `samples`, seeds first.
         root: seed of the root key.
-        batch: seeds computed together; chosen from the width by default.
-        chunk: seeds a compiled call, between which progress is reported; chosen from memory by default.
+        batch: seeds computed together; chosen from the width and the kind of device by default.
+        chunk: at most so many seeds a device and compiled call, between which progress is reported; chosen from
+            memory by default.
         progress: True for a bar on stderr, or a function of (done, total).
         jacobian: True for all singular values of dz^L / dx at the first input, or how many of the largest. They
             need the weights, so the sampler is "materialized"; only for networks without skips,
             normalization or dropout, of widths up to a few thousand.
+        devices: all by default; or their number, a sequence of them, or a Mesh (see `jaxinit.ensemble.run`). The
+            networks drawn are the same whatever they are, and so is every bit for the same `batch` and `chunk`.
+        resume: a folder for finished chunks. The same call goes on from them, and ends with the same bits.
+
+    Over several processes (`jaxinit.ensemble.initialize`) each computes a share of the seeds, and every one returns
+    the whole record.
 
     Returns:
         A Propagation with sites "1" .. "depth" and source "simulation". Statistics at the last site, the
@@ -88,7 +96,8 @@ def simulate(
         (seeds, count), descending; the logs hold also where the values leave the range of float64.
 
     Raises:
-        ValueError, TypeError: an argument breaks its rule, before anything is compiled.
+        ValueError, TypeError: an argument breaks its rule, before anything is compiled; the plan does not fit
+            into memory, before it runs; or `resume` holds another run.
 
     Example:
         >>> import jaxinit as ji
@@ -109,9 +118,12 @@ def simulate(
     wanted = _wanted(record, backward, rows)
     singular_values = wanted_count(jacobian, network, sampler)
     sampler = "materialized" if singular_values else sampler
-    weights = tuple(_weights(network, shape, sampler, approximate, rows) for shape in network.shapes)
+    each = {shape: _weights(network, shape, sampler, approximate, rows) for shape in set(network.shapes)}
+    weights = tuple(each[shape] for shape in network.shapes)
     program = _program(network, weights, wanted)
-    batch = _batch(weights, rows) if batch is None else checks.integer(where, "batch", batch, at_least=1)
+    batch = (
+        _batch(weights, rows, devices) if batch is None else checks.integer(where, "batch", batch, at_least=1)
+    )
     chunk = (
         _chunk(len(weights), batch) if chunk is None else checks.integer(where, "chunk", chunk, at_least=1)
     )
@@ -119,7 +131,8 @@ def simulate(
 
     moments, samples = ensemble.run(
         program, (network, inputs), seed_array,
-        root=root, batch=batch, chunk=chunk, keep=keep_seeds, progress=progress,
+        root=root, batch=batch, chunk=chunk, keep=keep_seeds, progress=progress, devices=devices, resume=resume,
+        configuration=_configuration(network, program, q, correlation, x), where=where,
     )  # fmt: skip
     statistics: dict[str, Any] = {
         name: Statistic.from_moments(m, len(seed_array), None if samples is None else samples[name])
@@ -229,16 +242,32 @@ def _weights(network: Network, shape: tuple[int, int], sampler: str, approximate
     return Weights(sampler, law, shape, store)
 
 
-def _batch(weights: tuple[Weights, ...], rows: int) -> int:
-    if any(w.sampler == "materialized" for w in weights):
-        return 1
-    widest = max(max(w.shape) for w in weights)
+def _batch(weights: tuple[Weights, ...], rows: int, devices: Any) -> int:
+    numbers = rows * max(max(w.shape) for w in weights)
     kept = sum(w.bytes_kept(rows) + 4 * rows * w.shape[0] for w in weights)
-    return max(1, min(_BATCH_NUMBERS // (rows * widest), _BATCH_BYTES // kept, 64))
+    forms = any(w.sampler == "materialized" for w in weights)
+    return ensemble.batch_size(numbers, kept, weights=forms, devices=devices)
 
 
 def _chunk(depth: int, batch: int) -> int:
     return max(batch, (1 << 19) // max(depth, 512) // batch * batch)
+
+
+def _configuration(network: Network, program: Dense, q: float, correlation: float, x: Any) -> dict[str, Any]:
+    """What a run on disk is known by, in words and numbers that stay the same from process to process."""
+    points = jnp.linspace(-3.0, 3.0, 16, dtype=jnp.float32)
+    given = {"q": float(q), "correlation": float(correlation)} if x is None else {"x": "given"}
+    drawn = None
+    if isinstance(network.initializer, Plain):  # a name alone does not tell two functions apart
+        drawn = np.asarray(network.initializer(jax.random.key(0), (4, 4), jnp.float32)).ravel().tolist()
+    return {
+        "network": re.sub(r" at 0x[0-9a-f]+", "", repr(network)),
+        "activation_values": np.asarray(network.activation(points), np.float64).tolist(),
+        "initializer_values": drawn,
+        **given,
+        "sampler": _describe(program.weights),
+        "record": sorted(program.wanted),
+    }
 
 
 def _describe(weights: tuple[Weights, ...]) -> str:

@@ -41,7 +41,8 @@ def show_verdicts(out: Output, records: dict[str, Any]) -> list[dict[str, str]]:
     """Print a sentence a network; return them for JSON."""
     from rich.text import Text
 
-    from jaxinit.report import RULE, verdicts
+    from jaxinit.diagnose import RULE
+    from jaxinit.report import verdicts
 
     found = verdicts(records)
     tones = {"alive": "bold green", "": "bold"}

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxinit._core import checks
 from jaxinit.records import STATISTICS, Propagation, Statistic
+from jaxinit.records._depth import positions
 
 BANDS = ("range", "stderr", "none")
 _LN10 = math.log(10.0)
@@ -113,13 +114,6 @@ def _over_inputs(stat: Statistic, chosen: int | None) -> tuple[np.ndarray, ...]:
 def _log10(x: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(x > 0, np.log10(np.where(x > 0, x, 1.0)), np.where(np.isnan(x), np.nan, -np.inf))
-
-
-def positions(sites: tuple[str, ...]) -> np.ndarray:
-    """Where the sites stand on the horizontal axis: layer numbers, or 1, 2, ... for named sites."""
-    if all(s.isdigit() for s in sites):
-        return np.array([int(s) for s in sites], dtype=float)
-    return np.arange(1, len(sites) + 1, dtype=float)
 
 
 def series(

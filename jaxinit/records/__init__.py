@@ -3,6 +3,8 @@
 from jaxinit.records._codec import saved as saved
 from jaxinit.records._convergence import Convergence as Convergence
 from jaxinit.records._convergence import Crossing as Crossing
+from jaxinit.records._diagnosis import Diagnosis as Diagnosis
+from jaxinit.records._diagnosis import Finding as Finding
 from jaxinit.records._phase_diagram import PhaseDiagram as PhaseDiagram
 from jaxinit.records._propagation import PROBE_STATISTICS as PROBE_STATISTICS
 from jaxinit.records._propagation import STATISTICS as STATISTICS

@@ -11,12 +11,13 @@ from typing import Any
 
 from jaxinit._core import checks
 from jaxinit._core.files import write_bytes
+from jaxinit.diagnose import RULE, Verdict
 from jaxinit.plot import curves, depth_profile, figure, learning_rate_sensitivity, png
 from jaxinit.plot._series import recorded
 from jaxinit.records import Convergence, Propagation, Record
 from jaxinit.report import _html
-from jaxinit.report._tables import Table, depth_tables, from_rich, worst_table
-from jaxinit.report._verdict import RULE, Verdict, verdicts
+from jaxinit.report._tables import Table, depth_tables, findings_table, from_rich, worst_table
+from jaxinit.report._verdict import verdicts
 
 _PANELS = {
     "log_second_moment": "Typical second moment of the pre-activations against depth",
@@ -24,7 +25,8 @@ _PANELS = {
     "correlation": "Correlation of the pre-activations of two inputs against depth",
     "dead_fraction": "Share of units that are off for every input, against depth",
 }
-_TONE = {"": "", "alive": "ok", "vanishing": "warn", "exploding": "warn"}
+_WARN = ("vanishing", "exploding", "chaotic", "collapsing", "uneven", "saturated")
+_TONE = {"": "", "alive": "ok", **dict.fromkeys(_WARN, "warn")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +149,7 @@ def _verdict_list(found: Sequence[Verdict]) -> str:
 def report(
     records: Any, path: str | os.PathLike[str], *, title: str | None = None, rerun: str | None = None
 ) -> Path:
-    """Write one self-contained HTML file about any records: verdict, worst layers, figures, tables, origin.
+    """Write one self-contained HTML file about any records: verdict, findings, worst layers, figures, tables, origin.
 
     Arguments:
         records: a record, a sequence of records, or a mapping from labels to records (a label may hold a
@@ -184,7 +186,7 @@ def report(
         figures += (
             _training_figures(record) if isinstance(record, Convergence) else [_one_figure(name, record)]
         )
-    worst = worst_table(spread)
+    worst, faults = worst_table(spread), findings_table(spread)
     tables = [from_rich(record.table()) for record in others.values()]
     tables += depth_tables(spread)
     heading = title or ("Signal propagation: " if spread else "") + ", ".join(named)
@@ -197,6 +199,7 @@ def report(
         subtitle,
         (
             _html.section("Verdict", _verdict_list(verdicts(named))),
+            _html.section("Findings", _html.table(faults, words=True)) if faults else "",
             _html.section("Worst layers", _html.table(worst, words=True)) if worst else "",
             _html.section("Figures", _html.element("div", *figures, class_="figures")) if figures else "",
             _html.section("Tables", *(_html.table(t) for t in tables)),

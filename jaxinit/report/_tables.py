@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxinit.diagnose import diagnose, seeds
 from jaxinit.records import Propagation
 from jaxinit.records._tables import format_figure, format_log, shown
 
@@ -28,13 +29,21 @@ _BY_DEPTH = {
 }
 
 
+def findings_table(records: Mapping[str, Propagation]) -> Table | None:
+    """A row a finding of `diagnose`, record after record, worst first; None if there is none."""
+    rows = tuple(
+        (label, f.severity, f.place, f.what, f.remedy, f.certainty, f.source)
+        for label, record in records.items()
+        for f in diagnose(record)
+    )
+    headers = ("record", "severity", "where", "what", "change", "certainty", "source of the threshold")
+    return Table("", headers, rows) if rows else None
+
+
 def seeds_note(counts: set[int]) -> str:
     """`64 seeds`, `4–64 seeds`, `theory`."""
     real = sorted(c for c in counts if c)
-    if not real:
-        return "theory"
-    n = str(real[0]) if len(real) == 1 else f"{real[0]}–{real[-1]}"
-    return f"{n} seed" + ("" if n == "1" else "s")
+    return f"{real[0]}–{seeds(real[-1])}" if len(real) > 1 else seeds(real[0] if real else 0)
 
 
 def depth_table(records: Mapping[str, Propagation], statistic: str, max_rows: int = 16) -> Table | None:

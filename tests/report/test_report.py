@@ -75,7 +75,7 @@ def test_the_verdict_comes_first_and_the_way_back_last(page):
     _, reader = page
     assert reader.headings == [
         "Signal propagation: xavier, xavier (theory), he, training",
-        "Verdict", "Worst layers", "Figures", "Tables", "Where the numbers come from", "Run it again",
+        "Verdict", "Findings", "Worst layers", "Figures", "Tables", "Where the numbers come from", "Run it again",
     ]  # fmt: skip
 
 
@@ -86,6 +86,16 @@ def test_one_verdict_speaks_of_signal_gradient_and_training(page):
     assert re.search(r"he: alive\.[^.]*.*Training: test accuracy", text)
     assert "xavier (theory): vanishing" in text
     assert "min to max" not in text  # that is in the figures
+
+
+def test_findings_come_with_their_remedy_and_source(page):
+    text = "|".join(page[1].text)
+    found = text.split("|Findings|")[1].split("|Worst layers|")[0]
+    rows = found.split("xavier|error|layers 1 to 30|")
+    assert len(rows) == 3  # signal and gradient; the theory's rows are labelled so
+    assert "The signal falls by ×0.5" in rows[1] and "The gradient falls by ×0.5" in rows[2]
+    assert "kernel_init=ji." in rows[1] and "He et al. 2015" in rows[1]
+    assert "|he|" not in found
 
 
 def test_it_works_on_phone_paper_and_in_the_dark(page):

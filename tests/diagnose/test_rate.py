@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
+from jaxinit.diagnose import propagation_verdict, rate
 from jaxinit.records import Propagation, Statistic
-from jaxinit.report import rate, verdicts
 
 
 def record(samples, keep=True, backward=None):
@@ -73,5 +73,5 @@ def test_the_word_follows_signal_and_gradient(forward, backward, word):
         log = np.where(layers == 0, 0.0, layers * math.log(factor)) if factor else np.full(21, -np.inf)
         return np.stack([log] * 4)
 
-    [verdict] = verdicts({"x": record(walk(forward), backward=walk(backward)[:, ::-1])})
+    verdict = propagation_verdict("x", record(walk(forward), backward=walk(backward)[:, ::-1]))
     assert verdict.word == word

@@ -7,11 +7,8 @@ import math
 
 import numpy as np
 
-from jaxinit.plot._series import positions
 from jaxinit.records import Propagation
-
-#: End-to-end change, in powers of ten, beyond which a signal counts as vanishing or exploding.
-DECADES = 3.0
+from jaxinit.records._depth import positions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,125 @@
+"""Inputs that become alike, to the last digit of bfloat16 and beyond."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from jaxinit.diagnose import thresholds as at
+from jaxinit.diagnose._case import Case, finding
+from jaxinit.diagnose._certainty import Figure
+from jaxinit.diagnose._profile import is_exponential
+from jaxinit.records import Finding, Statistic
+from jaxinit.records._depth import positions
+
+#: Inputs that start closer than this are the same for every purpose: nothing can be said of their angle.
+_SAME = 1e-9
+
+
+def distances(stat: Statistic | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """1 - c by site with its standard error, averaged over the pairs that start apart; None if there are none."""
+    if stat is None or not stat.mean.size:
+        return None
+    start = stat.mean[np.isfinite(stat.mean).all(axis=1)][:1]
+    if not start.size:
+        return None
+    apart = start[0] > _SAME
+    if not apart.any():
+        return None
+    return stat.mean[:, apart].mean(axis=1), np.nan_to_num(stat.stderr[:, apart].mean(axis=1))
+
+
+def collapse(case: Case) -> list[Finding]:
+    """1 - c has fallen by more than exp(-6), surely; an error where bfloat16 no longer tells the inputs apart."""
+    r, out = case.record, []
+    for kind, sites in case.families:
+        found = distances(r.one_minus_correlation)
+        if found is None:
+            return []
+        value, error = found
+        index = sites[np.isfinite(value[sites]) & (value[sites] >= 0.0)]
+        if len(index) < 2:
+            continue
+        first, last = int(index[0]), int(index[-1])
+        dof = max(r.count - 1, 1) if r.count else math.inf
+        # Tested as last - e^-6 first < 0: both have errors, and the difference is defined even where last is 0.
+        share = math.exp(at.COLLAPSE_LOG)
+        gap = Figure(value[last] - share * value[first], float(error[last] + share * error[first]), dof)
+        p_value = gap.p_below(0.0)
+        if gap.value >= 0.0 or p_value >= at.SURE:
+            continue
+        blurred = Figure(value[last], float(error[last]), dof).p_below(at.BF16_ONE_MINUS_C) < at.SURE
+        with np.errstate(divide="ignore"):
+            log = np.log(value[index])
+        x = positions(r.sites)[index]
+        steady = is_exponential(x[np.isfinite(log)], log[np.isfinite(log)])
+        ratio = value[last] / value[first]
+        how = (
+            f"by ×{ratio ** (1.0 / (x[-1] - x[0])):.3g} a layer (the ordered phase)"
+            if steady and ratio > 0.0
+            else "like a power of depth (as ReLU does at its best scale)"
+        )
+        among = f" among {len(index)} {kind} sites" if kind else ""
+        text = (
+            f"Inputs become alike{among}: 1 - c falls {how}, from {value[first]:.2g} at {case.name(r.sites[first])} to "
+            f"{value[last]:.2g} at {case.name(r.sites[last])}."
+        )
+        if blurred:
+            text += " bfloat16 no longer tells them apart."
+        remedy = case.rescale if steady and "critical" in case.rescale else case.damp
+        out.append(
+            finding(
+                "collapse",
+                "error" if blurred else "warning",
+                text,
+                (r.sites[first], r.sites[last]),
+                (
+                    "(1 - c) at the last site over that at the first",
+                    Figure(ratio, error[last] / value[first], dof, case.basis),
+                ),
+                share,
+                p_value,
+                remedy,
+                at.COLLAPSE_SOURCE,
+                least=0.0,
+                first=float(value[first]),
+                last=float(value[last]),
+            )
+        )
+    return sorted(out, key=lambda f: f.value)[:1]
+
+
+def bfloat16(case: Case) -> list[Finding]:
+    """The first site at which two inputs differ by less than bfloat16 resolves; a warning where it is used."""
+    r = case.record
+    found = distances(r.one_minus_correlation)
+    if found is None:
+        return []
+    value, error = found
+    dof = max(r.count - 1, 1) if r.count else math.inf
+    for i in range(case.depth):
+        p_value = Figure(value[i], float(error[i]), dof).p_below(at.BF16_ONE_MINUS_C) * case.depth
+        if math.isfinite(value[i]) and p_value < at.SURE:
+            used = any("bfloat16" in s.dtype for s in r.layout) or "bfloat16" in str(
+                r.config.get("dtype", "")
+            )
+            text = (
+                f"From {case.name(r.sites[i])} on two inputs differ by less than bfloat16 resolves: "
+                f"1 - c = {value[i]:.2g}, entries differ by {math.sqrt(2 * max(value[i], 0.0)):.1g} of their rms."
+            )
+            return [
+                finding(
+                    "bf16_risk",
+                    "warning" if used else "note",
+                    text,
+                    (r.sites[i],),
+                    ("1 - c", Figure(float(value[i]), float(error[i]), dof, case.basis)),
+                    at.BF16_ONE_MINUS_C,
+                    p_value,
+                    "dtype=jnp.float32" if used else "",
+                    at.BF16_SOURCE,
+                    least=0.0,
+                )
+            ]
+    return []

@@ -1,0 +1,99 @@
+"""Layers out of step with the others: their scale, and how fast they would learn."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from jaxinit.diagnose import thresholds as at
+from jaxinit.diagnose._case import Case, finding
+from jaxinit.diagnose._certainty import Figure
+from jaxinit.records import Finding
+from jaxinit.records._tables import format_log
+
+_LEAST = 5
+_DECADE = 1.0 / math.log(10.0)
+
+
+def steps(case: Case) -> list[Finding]:
+    """The layer into which the signal's second moment jumps, against the steps of its neighbours."""
+    if case.forward is None:
+        return []
+    out = []
+    for kind, sites in case.families:
+        p = case.within(case.forward, sites)
+        if len(p.sites) < _LEAST:
+            continue
+        step = np.diff(p.log)
+        deviation = step - np.median(step)
+        scale = max(1.4826 * float(np.median(np.abs(deviation))), 0.1)
+        i = int(np.argmax(np.abs(deviation)))
+        score = abs(float(deviation[i])) / scale
+        # The scatter of the other steps is the error of one, whatever it comes from.
+        decades = Figure(abs(float(deviation[i])), scale, len(step) - 1, f"{len(step)} steps").scaled(_DECADE)
+        p_value = decades.p_above(math.log10(at.STEP_FACTOR)) * len(step)
+        if score < at.STEP_SCORE or p_value >= at.SURE:
+            continue
+        among = f" among {len(p.sites)} {kind} sites" if kind else ""
+        text = (
+            f"{case.name(p.sites[i + 1])} disagrees with its neighbours{among}: the second moment changes by "
+            f"×{format_log(float(step[i]))} from {case.name(p.sites[i])}, by ×{format_log(float(np.median(step)))} "
+            f"from layer to layer elsewhere (robust z {score:.0f})."
+        )
+        out.append(
+            finding(
+                "step",
+                "warning",
+                text,
+                (p.sites[i + 1],),
+                ("decades of the step beyond the median step", decades),
+                math.log10(at.STEP_FACTOR),
+                p_value,
+                case.rescale,
+                at.STEP_SOURCE,
+                score=score,
+            )
+        )
+    return sorted(out, key=lambda f: -f.value)[:1]
+
+
+def imbalance(case: Case) -> list[Finding]:
+    """The layer whose weights' relative gradient is furthest from the median layer's, by a factor 100 and more."""
+    r = case.record
+    name = "update_ratio" if r.update_ratio is not None else "weight_grad_norm"
+    stat = getattr(r, name)
+    if stat is None or not stat.mean.size:
+        return []
+    with np.errstate(invalid="ignore", divide="ignore"):
+        log, error = np.log(stat.mean), stat.stderr / stat.mean
+    index = np.flatnonzero(np.isfinite(log))
+    if len(index) < 3:
+        return []
+    middle = float(np.median(log[index]))
+    i = int(index[np.argmax(np.abs(log[index] - middle))])
+    away = float(log[i]) - middle
+    noise = 0.0 if stat.count < 2 else float(np.nan_to_num(error[i]))
+    dof = stat.count - 1 if stat.count > 1 else math.inf
+    decades = Figure(abs(away), noise, dof, case.basis).scaled(_DECADE)
+    p_value = decades.p_above(math.log10(at.IMBALANCE)) * len(index)
+    if p_value >= at.SURE:
+        return []
+    what = "gradient over norm of the weights" if name == "update_ratio" else "gradient of the weights"
+    text = (
+        f"{case.name(r.sites[i])} is out of balance: its {what} is {format_log(abs(away))} times "
+        f"{'above' if away > 0 else 'below'} the median layer's, so no learning rate suits both."
+    )
+    return [
+        finding(
+            "imbalance",
+            "warning",
+            text,
+            (r.sites[i],),
+            (f"decades from the median {name}", decades),
+            math.log10(at.IMBALANCE),
+            p_value,
+            case.rescale,
+            at.IMBALANCE_SOURCE,
+        )
+    ]

@@ -1,0 +1,155 @@
+"""What the checks look at: a record, and what it tells of the network behind it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+
+from jaxinit.diagnose._certainty import Figure
+from jaxinit.diagnose._profile import Profile, exists, profile
+from jaxinit.records import Finding, Propagation, Statistic
+
+#: Share of exact zeros that a ReLU on symmetric pre-activations leaves, give or take small width.
+_HALF = (0.4, 0.6)
+_SIGMOIDAL = ("tanh", "erf", "arctan", "softsign", "hard_tanh")
+_UNIT_GAIN = ("identity", "selu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A record under examination."""
+
+    record: Propagation
+
+    @functools.cached_property
+    def forward(self) -> Profile | None:
+        return profile(self.record, "log_second_moment")
+
+    @functools.cached_property
+    def backward(self) -> Profile | None:
+        return profile(self.record, "log_grad_second_moment")
+
+    @functools.cached_property
+    def depth(self) -> int:
+        return len(self.record.sites)
+
+    @functools.cached_property
+    def activation(self) -> str | None:
+        """The nonlinearity: by name where the record has it, "relu" where half of the values are exact zeros."""
+        name = self.record.config.get("activation")
+        if isinstance(name, str):
+            return name
+        stat = self.record.zero_fraction
+        if stat is None:
+            return None
+        before = np.array([s.activation for s in self.record.layout], bool) if self.record.layout else ...
+        shares = stat.mean[before]
+        shares = shares[np.isfinite(shares)]
+        return "relu" if shares.size and _HALF[0] < np.median(shares) < _HALF[1] else None
+
+    @functools.cached_property
+    def is_residual(self) -> bool:
+        """Whether the record says that the network has skips."""
+        return "residual=Residual(" in str(self.record.config.get("network", ""))
+
+    @functools.cached_property
+    def may_be_plain(self) -> bool:
+        """Whether nothing in the record speaks of skips, normalization or dropout."""
+        text = str(self.record.config.get("network", ""))
+        return not text or "residual=None, norm=None, dropout=0.0" in text
+
+    def name(self, site: str) -> str:
+        """A site in a sentence: `layer 7`, or its path."""
+        return f"layer {site}" if site.isdigit() else site
+
+    @functools.cached_property
+    def families(self) -> list[tuple[str, np.ndarray]]:
+        """Groups of sites that can be compared: all of a canonical network, those of one kind of a probed model.
+
+        A model's sites are of different kinds (dense layers, norms, blocks), each with a scale of its own; those
+        of one kind of which there are three or more form a group, else all places that are no inputs do.
+        """
+        layout = self.record.layout
+        if not layout:
+            return [("", np.arange(self.depth))]
+        places = [(i, s) for i, s in enumerate(layout) if s.role != "input"]
+        kinds = dict.fromkeys(s.kind for _, s in places)
+        groups = [(k, np.array([i for i, s in places if s.kind == k])) for k in kinds]
+        groups = [(k, index) for k, index in groups if len(index) >= 3]
+        return groups or [("", np.array([i for i, _ in places], dtype=int))]
+
+    def within(self, p: Profile, family: np.ndarray) -> Profile:
+        """The finite part of a profile at the sites of a family."""
+        names = {self.record.sites[i] for i in family}
+        return p.at([i for i, s in enumerate(p.sites) if s in names and np.isfinite(p.log[i])])
+
+    @functools.cached_property
+    def silent(self) -> np.ndarray:
+        """Sites at which the signal is exactly 0 in every network."""
+        return always_zero(self.record.log_second_moment, self.depth)
+
+    @property
+    def basis(self) -> str:
+        n = self.record.count
+        return "exact" if n == 0 else f"{n} seed{'s' * (n > 1)}"
+
+    # ---- remedies, as code ------------------------------------------------------------------------------
+
+    @property
+    def gain(self) -> str:
+        """The kernel initializer that keeps second moments through the network's activation."""
+        name = self.activation
+        if name is None or name == "relu":
+            return "ji.he_normal()"
+        if name in _UNIT_GAIN:
+            return "ji.lecun_normal()"
+        return f"ji.scaled_for({name!r})"
+
+    @property
+    def rescale(self) -> str:
+        """Code that mends the scale."""
+        if self.is_residual:
+            return self.damp
+        if self.activation in _SIGMOIDAL:
+            return f"kernel_init, bias_init = ji.critical({self.activation!r}, bias_variance=0.05)"
+        unknown = "  # after ReLU; else ji.scaled_for(activation)" if self.activation is None else ""
+        return f"kernel_init={self.gain}{unknown}"
+
+    @property
+    def damp(self) -> str:
+        """Code that makes residual branches small: for the last layer of every branch."""
+        return f"kernel_init=ji.residual({self.gain}, depth={self.depth})"
+
+
+def finding(
+    kind: str,
+    severity: str,
+    what: str,
+    where: tuple[str, ...],
+    measured: tuple[str, Figure],
+    threshold: float,
+    p_value: float,
+    remedy: str,
+    source: str,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    **evidence: float,
+) -> Finding:
+    """A Finding from the name and the value of a figure that lies in [`least`, `most`]."""
+    name, figure = measured
+    low, high = figure.interval()
+    return Finding(
+        kind, severity, what, where, name, figure.value, max(low, least), min(high, most), threshold,
+        min(p_value, 1.0), figure.basis, remedy, source, evidence,
+    )  # fmt: skip
+
+
+def always_zero(stat: Statistic | None, sites: int) -> np.ndarray:
+    """Sites at which a log second moment is -inf in every network that has it, for every input."""
+    if stat is None or not stat.mean.size:
+        return np.zeros(sites, bool)
+    return np.asarray(exists(stat) & np.isneginf(np.where(np.isnan(stat.max), -np.inf, stat.max)).all(axis=1))

@@ -1,0 +1,141 @@
+"""The entry point: every check on one record, and what of their findings is worth saying."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from jaxinit._core import checks
+from jaxinit.diagnose import _angles, _balance, _defaults, _numbers, _scale, _units, _verdict
+from jaxinit.diagnose._case import Case
+from jaxinit.records import Diagnosis, Finding, Propagation
+from jaxinit.records._diagnosis import SEVERITIES
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """A check, what it is called, and the statistics of which it needs one."""
+
+    name: str
+    find: Callable[[Case], list[Finding]]
+    needs: tuple[str, ...]
+
+
+_LOGS = ("log_second_moment", "log_grad_second_moment")
+
+#: In the order in which findings of equal severity are told: causes before consequences.
+CHECKS = (
+    Check("values that are not finite", _numbers.not_finite, _LOGS),
+    Check("silent sites", _numbers.silent, ("log_second_moment",)),
+    Check("sites without gradient", _numbers.no_gradient, ("log_grad_second_moment",)),
+    Check("identical units", _units.identical_units, ("mean",)),
+    Check("range of float32", _numbers.float_range, _LOGS),
+    Check("scale of the signal and the gradient", _scale.vanishing_or_exploding, _LOGS),
+    Check("wrong defaults", _defaults.wrong_default, ("log_second_moment",)),
+    Check("dead and saturated units", _units.flat_units, ("dead_fraction", "saturated_fraction")),
+    Check("inputs that become alike", _angles.collapse, ("one_minus_correlation",)),
+    Check("layers against their neighbours", _balance.steps, ("log_second_moment",)),
+    Check("balance of the layers' gradients", _balance.imbalance, ("update_ratio", "weight_grad_norm")),
+    Check("bfloat16", _angles.bfloat16, ("one_minus_correlation",)),
+    Check("spread between seeds", _scale.spread, _LOGS),
+)
+
+_SCALE = {"vanishing_signal", "exploding_signal", "vanishing_gradient", "exploding_gradient", "chaos"}
+#: Kind -> the kinds that are its consequences, said only if it is not.
+_EXPLAINS = {
+    "not_finite_signal": {*_SCALE, "overflow", "underflow", "imbalance", "step", "spread", "no_gradient"},
+    "not_finite_gradient": {*_SCALE, "overflow", "underflow", "imbalance", "spread"},
+    "zero_signal": {*_SCALE, "no_gradient", "dead_units", "saturated_units", "collapse", "imbalance", "step"},
+    "no_gradient": {"vanishing_gradient", "imbalance"},
+    "identical_units": {*_SCALE, "collapse", "wrong_default", "imbalance", "spread", "bf16_risk"},
+    **{kind: {"imbalance"} for kind in _SCALE},
+    "collapse": {"bf16_risk"},
+}  # fmt: skip
+
+
+def diagnose(propagation: Propagation) -> Diagnosis:
+    """What is wrong with a network at initialization: findings, worst first, each with its remedy in code.
+
+    Arguments:
+        propagation: a `Propagation` of any source: `jaxinit.simulate`, `jaxinit.meanfield.propagate` or
+            `jaxinit.probe`. What was not recorded is not checked, and `skipped` says so.
+
+    Returns:
+        A `Diagnosis`, true if there is neither an error nor a warning. Every finding says what, where, how surely
+        (interval and p-value, from the standard errors over seeds; theory is exact), with what evidence, what to
+        change, and where its threshold comes from (`jaxinit.diagnose.thresholds`).
+
+    Checked are values that are not finite, zeros, sites without gradient, identical units, the range of float32,
+    vanishing and exploding (forward, backward) and chaos, defaults known to be wrong, dead and saturated units,
+    inputs that become alike, layers that disagree with their neighbours, balance of the gradients, the resolution
+    of bfloat16, and the spread between seeds.
+
+    Second moments of deep finite networks have heavy tails, so logarithms are used throughout; and the drift that
+    width alone causes (about -5 depth / (2 width) in the log, for He-initialized ReLU) is taken out by the variance
+    over seeds before a signal is said to vanish (Hanin & Nica 2020). With one seed the spread between layers takes
+    the place of that between seeds.
+
+    Raises:
+        TypeError: not a Propagation.
+
+    Example:
+        >>> import jaxinit as ji
+        >>> from jaxinit.diagnose import diagnose
+        >>> he = diagnose(ji.meanfield.propagate(ji.Network(30, 128, "relu", weight_variance=2.0)))
+        >>> he.ok, he.word
+        (True, 'alive')
+        >>> xavier = diagnose(ji.meanfield.propagate(ji.Network(30, 128, "relu", weight_variance=1.0)))
+        >>> [(f.severity, f.kind) for f in xavier]
+        [('error', 'vanishing_signal'), ('error', 'vanishing_gradient'), ('warning', 'wrong_default')]
+        >>> xavier.worst(1)[0].remedy
+        'kernel_init=ji.he_normal()'
+    """
+    if not isinstance(propagation, Propagation):
+        raise checks.wrong_type(
+            "diagnose", "propagation", "a Propagation", propagation,
+            "Make one with ji.simulate(network, seeds), ji.meanfield.propagate(network) or ji.probe(model, x).",
+        )  # fmt: skip
+    case = Case(propagation)
+    found: list[Finding] = []
+    checked, skipped = [], {}
+    for check in CHECKS:
+        if all(not _recorded(propagation, name) for name in check.needs):
+            skipped[check.name] = " and ".join(check.needs) + " not recorded"
+            continue
+        checked.append(check.name)
+        found += check.find(case)
+    severe = {f.kind for f in found if f.severity != "note"}
+    explained = set().union(*(_EXPLAINS.get(kind, set()) for kind in severe))
+    kept = sorted((f for f in found if f.kind not in explained), key=lambda f: SEVERITIES.index(f.severity))
+    word = _verdict.word(kept) if checked else ""
+    return Diagnosis(
+        propagation.label, propagation.source, propagation.sites, propagation.count, tuple(kept), word,
+        _sentence(propagation, kept, word, len(checked)), tuple(checked), skipped,
+        dict(propagation.config), dict(propagation.provenance),
+    )  # fmt: skip
+
+
+def _recorded(record: Propagation, name: str) -> bool:
+    stat = getattr(record, name)
+    return stat is not None and bool(stat.mean.size)
+
+
+def _sentence(record: Propagation, findings: list[Finding], word: str, checked: int) -> str:
+    """The verdict: the worst finding and how many more there are; what the ends say where all is well."""
+    bad = [f for f in findings if f.severity != "note"]
+    start = word[:1].upper() + word[1:]
+    if not checked:
+        return "Nothing that can be checked was recorded."
+    if not bad:
+        notes = f"; {len(findings)} note{'s' * (len(findings) > 1)}" if findings else ""
+        return f"{start}: {_verdict.sentence(record)}; {checked} checks passed{notes}."
+    more = f" ({len(bad) - 1} more finding{'s' * (len(bad) > 2)})" if len(bad) > 1 else ""
+    what = bad[0].what.rstrip(".")
+    return f"{start}: {what[:1].lower()}{what[1:]}{more}."
+
+
+def propagation_verdict(label: str, record: Propagation) -> _verdict.Verdict:
+    """The verdict on one Propagation, under a label: the word of its diagnosis, and what its ends say."""
+    if not _recorded(record, "log_second_moment") or len(record.sites) < 2:
+        return _verdict.Verdict(label, "", _verdict.sentence(record))
+    return _verdict.Verdict(label, diagnose(record).word, _verdict.sentence(record))

@@ -1,0 +1,189 @@
+"""Signals and gradients that vanish or explode, drift, or differ from network to network."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from jaxinit.diagnose import thresholds as at
+from jaxinit.diagnose._case import Case, finding
+from jaxinit.diagnose._certainty import Figure
+from jaxinit.diagnose._profile import Change, Profile, change, is_exponential
+from jaxinit.records import Finding
+from jaxinit.records._tables import format_log
+
+_LN10 = math.log(10.0)
+_LEVELS = (("error", at.ERROR_DECADES), ("warning", at.DECADES), ("note", at.NOTE_DECADES))
+
+
+def vanishing_or_exploding(case: Case) -> list[Finding]:
+    """One finding a direction, of the group of sites in which it is worst.
+
+    Vanishing is judged by the annealed change, which does not count the drift of narrow networks; exploding by the
+    typical one (see `Change`). A change that follows a power of depth rather than a factor a layer stays a note:
+    it does not run away.
+    """
+    out = []
+    for forward in (True, False):
+        found = [f for f in (_family(case, *family, forward) for family in case.families) if f is not None]
+        if found:
+            out.append(
+                max(found, key=lambda f: ({"note": 0, "warning": 1, "error": 2}[f.severity], abs(f.value)))
+            )
+    return out
+
+
+def grade(moved: Change) -> tuple[str, Figure, float, float] | None:
+    """Severity, the figure in decades, the threshold it clears, and its p-value; None for no finding.
+
+    What is beyond the warning's threshold but not surely so is a note.
+    """
+    if moved.typical.value < 0.0:
+        figure = moved.annealed if moved.annealed.value < 0.0 else Figure(0.0)
+    else:
+        figure = moved.typical
+    decades = figure.scaled(1.0 / _LN10)
+    size = -decades if decades.value < 0.0 else decades
+    for severity, threshold in _LEVELS:
+        p = size.p_above(threshold)
+        if p < at.SURE:
+            return severity, decades, threshold, p
+    if size.value > at.DECADES:
+        return "note", decades, at.DECADES, size.p_above(at.DECADES)
+    return None
+
+
+def _family(case: Case, kind: str, sites: np.ndarray, forward: bool) -> Finding | None:
+    whole = case.forward if forward else case.backward
+    if whole is None:
+        return None
+    p = case.within(whole, sites)
+    if len(p.sites) < 2 or (forward and case.silent[sites].all()):
+        return None
+    travelled = p if forward else p.reversed()
+    moved = change(travelled)
+    graded = grade(moved)
+    if graded is None:
+        return None
+    severity, decades, threshold, p_value = graded
+    steady = is_exponential(travelled.x, travelled.log)
+    grows = decades.value > 0.0
+    noun = "signal" if forward else "gradient"
+    if not steady and severity != "note":
+        severity, threshold, p_value = "note", at.NOTE_DECADES, decades.p_beyond(at.NOTE_DECADES)
+    sure = p_value < at.SURE
+    name, text = (
+        f"{'exploding' if grows else 'vanishing'}_{noun}",
+        _sentence(travelled, moved, noun, kind, steady),
+    )
+    chaotic = not forward and grows and severity != "note" and _decorrelates(case)
+    if chaotic:
+        name = "chaos"
+        text += f" The signal keeps its size while inputs stay apart{_angles(case)}: the chaotic phase."
+    if not sure:
+        text += " Not sure yet: more seeds would tell."
+    span = float(travelled.x[-1] - travelled.x[0])
+    factor = moved.typical.scaled(1.0 / span)
+    return finding(
+        name,
+        severity,
+        text,
+        (p.sites[0], p.sites[-1]),
+        (f"decades of the {noun}'s second moment, end to end", decades),
+        math.copysign(threshold, decades.value),
+        p_value,
+        "" if severity == "note" and not steady else case.rescale,
+        at.DECADES_SOURCE,
+        factor_a_layer=math.exp(factor.value),
+        factor_low=math.exp(factor.interval()[0]),
+        factor_high=math.exp(factor.interval()[1]),
+        spread_of_log=moved.spread,
+        **_reaches(travelled, moved.typical.value / span),
+    )
+
+
+def _reaches(p: Profile, slope: float) -> dict[str, float]:
+    """Layers to travel until the rms has changed by 1e3, and until it leaves the range of float32."""
+    limit = 2.0 * (at.LOG_HUGE if slope > 0.0 else at.LOG_TINY)
+    return {
+        "layers_to_1e3": math.log(1e6) / abs(slope),
+        "layers_to_float32": (limit - float(p.log[0])) / slope,
+    }
+
+
+def _sentence(p: Profile, moved: Change, noun: str, kind: str, steady: bool) -> str:
+    span = float(p.x[-1] - p.x[0])
+    typical = moved.typical
+    verb = "grows" if typical.value > 0.0 else "falls"
+    ratio = format_log(typical.value)
+    first, last = (f"layer {s}" if s.isdigit() else s for s in (p.sites[0], p.sites[-1]))
+    ends = f"its second moment at {last} is {ratio} times that at {first}"
+    among = f" among {len(p.sites)} {kind} sites" if kind else ""
+    if not steady:
+        power = float(np.polyfit(np.log(p.x - p.x[0] + 1.0), p.log, 1)[0])
+        return f"The {noun} {verb} slower than by a factor a layer{among} (about depth^{power:.2g}): {ends}."
+    mean, (low, high) = math.exp(typical.value / span), typical.scaled(1.0 / span).interval()
+    interval = "" if low == high else f" [{math.exp(low):.3g}, {math.exp(high):.3g}]"
+    reach = _reaches(p, typical.value / span)
+    size = "1000 times the rms" if typical.value > 0.0 else "a thousandth of the rms"
+    return (
+        f"The {noun} {verb} by ×{mean:.3g}{interval} a layer{among}: {ends}; {size} is reached after "
+        f"{reach['layers_to_1e3']:.0f} layers, the end of float32's range after {reach['layers_to_float32']:.0f}."
+    )
+
+
+def _decorrelates(case: Case) -> bool:
+    """Whether the signal keeps its size and two inputs keep at least half of their distance."""
+    stat, p = case.record.one_minus_correlation, case.forward
+    if stat is None or not stat.mean.size or p is None:
+        return False
+    log = p.finite().log
+    with np.errstate(invalid="ignore"):
+        first, last = stat.mean[0].mean(), stat.mean[-1].mean()
+    return bool(len(log) > 1 and abs(log[-1] - log[0]) < at.NOTE_DECADES * _LN10 and last >= 0.5 * first)
+
+
+def _angles(case: Case) -> str:
+    stat = case.record.one_minus_correlation
+    assert stat is not None  # _decorrelates has looked at it
+    return f" (1 - c from {stat.mean[0].mean():.2g} to {stat.mean[-1].mean():.2g})"
+
+
+def spread(case: Case) -> list[Finding]:
+    """A note where networks of one law differ by a factor ten and more: depth over width is large."""
+    out = []
+    for noun, p in (("signal", case.forward), ("gradient", case.backward)):
+        if p is None or p.count < 2:
+            continue
+        finite = p.finite()
+        if len(finite.sites) < 2:
+            continue
+        moved = change(finite if noun == "signal" else finite.reversed())
+        n = p.count
+        # A standard deviation over n seeds has relative standard error 1 / sqrt(2 (n - 1)) for normal logs.
+        figure = Figure(moved.spread, moved.spread / math.sqrt(2.0 * (n - 1)), n - 1, f"{n} seeds")
+        p_value = figure.p_above(at.SPREAD)
+        if p_value < at.SURE:
+            times = format_log(moved.spread)
+            text = (
+                f"Networks of this law differ: the second moment of the {noun} varies from seed to seed by a factor "
+                f"{times} (one standard deviation of its log). That is depth over width, not scale: wider layers, "
+                "orthogonal weights or skips narrow it."
+            )
+            where = (finite.sites[0], finite.sites[-1])
+            out.append(
+                finding(
+                    "spread",
+                    "note",
+                    text,
+                    where,
+                    (f"standard deviation of the log of the {noun}'s second moment", figure),
+                    at.SPREAD,
+                    p_value,
+                    "",
+                    at.SPREAD_SOURCE,
+                    least=0.0,
+                )
+            )
+    return out[:1]

@@ -1,0 +1,114 @@
+"""Units that are off, saturated, or copies of each other."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from jaxinit.diagnose import thresholds as at
+from jaxinit.diagnose._case import Case, finding
+from jaxinit.diagnose._certainty import Figure
+from jaxinit.records import Finding
+
+_WORDS = {
+    "dead_fraction": ("dead_units", "are off on every input: they pass no gradient"),
+    "saturated_fraction": (
+        "saturated_units",
+        "sit where the nonlinearity is flat (slope below 1 % of its largest)",
+    ),
+}
+
+
+def flat_units(case: Case) -> list[Finding]:
+    """Dead units, else saturated ones, at the worst site; every site is tried, so p-values are times their number."""
+    if case.silent.any():
+        return []
+    out = []
+    for statistic, (kind, words) in _WORDS.items():
+        stat = getattr(case.record, statistic)
+        if stat is None or not np.isfinite(stat.mean).any():
+            continue
+        n = stat.count
+        dof = max(n - 1, 1) if n else math.inf
+        basis = "exact" if n == 0 else f"{n} seed{'s' * (n > 1)}, {len(stat.mean)} sites tried"
+        figures = [
+            Figure(float(m), 0.0 if math.isnan(s) else float(s), dof, basis)
+            for m, s in zip(stat.mean, stat.stderr, strict=True)
+        ]
+        surely = [f.p_above(at.DEAD_SHARE) * len(figures) < at.SURE for f in figures]
+        if not any(surely):
+            continue
+        worst = max(
+            (i for i, sure in enumerate(surely) if sure), key=lambda i: (figures[i].value, -figures[i].stderr)
+        )
+        figure = figures[worst]
+        error = figure.p_above(at.DEAD_ERROR_SHARE) * len(figures) < at.SURE
+        threshold = at.DEAD_ERROR_SHARE if error else at.DEAD_SHARE
+        count = int(sum(surely))
+        text = (
+            f"{100 * figure.value:.3g} % of the units of {case.name(case.record.sites[worst])} {words}"
+            + (f"; more than {100 * at.DEAD_SHARE:.0f} % at {count} sites" if count > 1 else "")
+            + "."
+        )
+        out.append(
+            finding(
+                kind,
+                "error" if error else "warning",
+                text,
+                (case.record.sites[worst],),
+                ("share of units", figure),
+                threshold,
+                figure.p_above(threshold) * len(figures),
+                f"bias_init=ji.zeros(), kernel_init={case.gain}",
+                at.DEAD_SOURCE,
+                least=0.0,
+                most=1.0,
+                sites=float(count),
+            )
+        )
+    return out[:1]
+
+
+def identical_units(case: Case) -> list[Finding]:
+    """Sites whose units are copies: in the network of largest signal the mean over units is all there is of it."""
+    r = case.record
+    mean, second = r.mean, r.second_moment
+    if mean is None or second is None or not r.count or r.pooled > 1:
+        return []
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = np.maximum(np.square(mean.max), np.square(mean.min))
+        share = np.where(second.max > 0.0, 1.0 - square / second.max, np.nan)
+    several = _several_units(case)
+    same = several & (np.nan_to_num(share, nan=1.0) < at.IDENTICAL).all(axis=1)
+    if not same.any():
+        return []
+    index = np.flatnonzero(same)
+    value, more = float(np.nanmax(share[index])), f" and {len(index) - 1} more sites" * (len(index) > 1)
+    text = (
+        f"The units of {case.name(r.sites[int(index[0])])}{more} are copies of each other: a constant kernel makes "
+        "each layer one unit wide, and training keeps it so."
+    )
+    return [
+        finding(
+            "identical_units",
+            "error",
+            text,
+            (r.sites[int(index[0])], r.sites[int(index[-1])]),
+            ("1 - mean^2 / second moment", Figure(value)),
+            at.IDENTICAL,
+            0.0,
+            case.rescale,
+            at.IDENTICAL_SOURCE,
+        )
+    ]
+
+
+def _several_units(case: Case) -> np.ndarray:
+    """Sites known to have more than a few units, of which a mean can be taken."""
+    if case.record.layout:
+        return np.array([s.units >= 8 for s in case.record.layout])
+    widths = case.record.config.get("widths")
+    if widths is None or len(widths) != case.depth:
+        return np.zeros(case.depth, bool)
+    return np.asarray(widths) >= 8

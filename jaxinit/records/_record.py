@@ -44,6 +44,12 @@ class Record:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self.table()
 
+    def _repr_html_(self) -> str:
+        """The table, for notebooks."""
+        from jaxinit.records._html import html_table
+
+        return html_table(self.table())
+
 
 def load(path: str | os.PathLike[str]) -> Any:
     """Read a record that `record.save(path)` wrote.

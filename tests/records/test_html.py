@@ -1,0 +1,158 @@
+"""`_repr_html_`: what a notebook shows is the table of the terminal, escaped, for light and dark pages."""
+
+import html.parser
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jaxinit as ji
+import jaxinit.records
+from jaxinit.meanfield import FiniteWidth, finite_width
+from jaxinit.records import (
+    Diagnosis,
+    Finding,
+    ParameterStatistics,
+    PhaseDiagram,
+    Propagation,
+    Record,
+    Spectrum,
+    Statistic,
+)
+
+HOSTILE = "<script>alert('x')</script> & [bold]"
+
+
+class Reader(html.parser.HTMLParser):
+    """Cells and tags of a page; fails on tags that do not match."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[tuple[str, str]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open.append(tag)
+        self.tags.append((tag, dict(attrs)))
+        if tag in ("td", "th", "p"):
+            self.text.append((tag, ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        tag, before = self.text[-1]
+        self.text[-1] = (tag, before + data)
+
+
+def read(page: str) -> Reader:
+    reader = Reader()
+    reader.feed(page)
+    reader.close()
+    assert not reader.open
+    return reader
+
+
+def synthetic():
+    path = Path(__file__).parents[1] / "plot" / "synthetic.py"
+    spec = importlib.util.spec_from_file_location("synthetic", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def relabel(record: Record) -> Record:
+    """The record under a label that no page may interpret."""
+    record.config["label"] = HOSTILE
+    return record
+
+
+def samples() -> dict[type, Record]:
+    q = Statistic.of(np.exp(np.linspace(0, -2, 3))[None, :, None] * np.ones((4, 3, 1)))
+    axes = np.ones(2), np.ones(3)
+    finding = Finding(
+        "vanishing_signal",
+        "error",
+        HOSTILE,
+        ("1",),
+        "rate",
+        0.5,
+        0.4,
+        0.6,
+        0.9,
+        0.0,
+        "4 seeds",
+        HOSTILE,
+        "here",
+    )
+    made = [
+        relabel(Propagation("simulation", ("1", HOSTILE, "3"), 1, log_second_moment=q)),
+        relabel(
+            PhaseDiagram(
+                "tanh",
+                *axes,
+                *[np.ones((2, 3))] * 8,
+                *[np.full((2, 3), "word")] * 2,
+                *[np.ones((2, 3))] * 3,
+                *axes,
+            )
+        ),
+        relabel(Spectrum(axes[0], axes[0], None, np.zeros(1), np.ones(1), 0.0, 1.0, np.ones(2), 1.0)),
+        relabel(synthetic().convergence()),
+        Diagnosis(HOSTILE, "simulation", ("1",), 4, (finding,), "vanishing", "a sentence", ("a check",)),
+        finite_width(ji.Network(3, 8, "relu", weight_variance=2.0)),
+        ParameterStatistics((HOSTILE,), ((3, 2),), Statistic.of(np.ones((4, 1))), label=HOSTILE),
+    ]
+    return {type(record): record for record in made}
+
+
+@pytest.fixture(scope="module")
+def records() -> dict[type, Record]:
+    return samples()
+
+
+#: The public records, and the one that theory has beside them.
+KINDS = [c for c in vars(jaxinit.records).values() if isinstance(c, type) and issubclass(c, Record)]
+KINDS = [*KINDS, FiniteWidth]
+KINDS.remove(Record)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda c: c.__name__)
+def test_every_record_shows_its_table(kind: type[Record], records: dict[type, Record]) -> None:
+    record = records[kind]
+    table, page = record.table(), read(record._repr_html_())
+    assert not {"script", "bold", "style"} & {tag for tag, _ in page.tags}
+    rows = list(zip(*([str(c) for c in column.cells] for column in table.columns), strict=True))
+    assert [t for tag, t in page.text if tag == "td"] == [cell for row in rows for cell in row]
+    headers = [str(c.header) for c in table.columns] if table.show_header else []
+    assert [t for tag, t in page.text if tag == "th"] == headers
+    notes = [str(t) for t in (table.title, table.caption) if t is not None]
+    assert [t for tag, t in page.text if tag == "p"] == notes
+    assert kind is FiniteWidth or HOSTILE in notes[0]
+
+
+def test_nothing_but_translucent_lines_has_a_colour_of_its_own(records: dict[type, Record]) -> None:
+    """Light and dark pages differ in ink and paper: both are inherited."""
+    for record in records.values():
+        for tag, attributes in read(record._repr_html_()).tags:
+            style = attributes.get("style") or ""
+            assert "#" not in style and "black" not in style and "white;" not in style
+            if tag in ("td", "th"):
+                assert "color: inherit" in style and "background: transparent" in style
+
+
+def test_wide_tables_scroll_in_their_own_box(records: dict[type, Record]) -> None:
+    page = records[Propagation]._repr_html_()
+    assert page.startswith("<div") and "overflow-x: auto" in page[: page.index(">")]
+
+
+def test_the_escape_is_what_keeps_it_safe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twin: without it the hostile label would be a tag."""
+    from jaxinit.records import _html
+
+    record = Diagnosis(HOSTILE, "simulation", ("1",), 4, (), "alive", "well", ("a check",))
+    assert "script" not in {tag for tag, _ in read(record._repr_html_()).tags}
+    monkeypatch.setattr(_html, "_plain", str)
+    assert "script" in {tag for tag, _ in read(record._repr_html_()).tags}

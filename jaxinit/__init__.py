@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from jaxinit.adapt import reinit as reinit
     from jaxinit.compare import compare as compare
     from jaxinit.initializers import Initializer as Initializer
+    from jaxinit.initializers import admin_skip as admin_skip
     from jaxinit.initializers import chrono as chrono
     from jaxinit.initializers import constant as constant
     from jaxinit.initializers import deepnorm as deepnorm
@@ -102,7 +103,7 @@ _NAMES = {
     "adapt": "critical init_table reinit",
     "compare": "compare",
     "initializers": """
-        Initializer chrono constant deepnorm delta_orthogonal dirac distinct fans for_conv_local
+        Initializer admin_skip chrono constant deepnorm delta_orthogonal dirac distinct fans for_conv_local
         for_conv_transpose for_dense_general for_depthwise for_einsum for_heads for_stack forget_bias
         from_config get glorot_normal glorot_uniform hadamard he_normal he_uniform icnr identity
         kaiming_normal kaiming_uniform lecun_normal lecun_uniform looks_linear lora mimetic_attention mup

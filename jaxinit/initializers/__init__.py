@@ -11,6 +11,7 @@ from jaxinit.initializers._catalogue import from_config as from_config
 from jaxinit.initializers._catalogue import get as get
 from jaxinit.initializers._catalogue import names as names
 from jaxinit.initializers._depth import DeepNorm as DeepNorm
+from jaxinit.initializers._depth import admin_skip as admin_skip
 from jaxinit.initializers._depth import deepnorm as deepnorm
 from jaxinit.initializers._depth import residual as residual
 from jaxinit.initializers._fans import fans as fans
@@ -69,6 +70,7 @@ __all__ = [
     "InitializerLike",
     "Law",
     "LoRA",
+    "admin_skip",
     "chrono",
     "constant",
     "deepnorm",

@@ -16,7 +16,7 @@ from jaxinit.initializers import _draw
 from jaxinit.initializers._base import Initializer, Law, initializer, working_dtype
 from jaxinit.initializers._wrap import Wrapper, as_initializer, scaled_law
 
-__all__ = ["DeepNorm", "deepnorm", "residual"]
+__all__ = ["DeepNorm", "admin_skip", "deepnorm", "residual"]
 
 RULES = ("gpt2", "fixup", "t_fixup", "deepnorm", "depth_mup", "complete_p", "layerwise")
 ROLES = ("encoder", "decoder")
@@ -71,6 +71,43 @@ def deepnorm(depth: int, role: str = "encoder", other_depth: int = 0) -> DeepNor
         both = (d**4 * other) ** (1 / 16)
         return DeepNorm(0.81 * both, 0.87 / both)
     return DeepNorm((3 * d) ** 0.25, (12 * d) ** -0.25)
+
+
+def admin_skip(depth: int, change: str = "log") -> float:
+    """The weight omega of every skip, `LN(omega * x + f(x))`, that bounds how a small update changes the output.
+
+        change       omega                                   output change after an update of size 1 in each branch
+        "linear"     1                                       O(N): the plain post-norm residual
+        "log"        sqrt((N + 1) / log(N + 1) - 1)          O(log N)
+        "constant"   sqrt(N)                                 O(1)
+
+    For branches that keep the lengths and the angle of what they are given, a relative step delta in every weight
+    moves the output by a mean square of N delta^2 / (omega^2 + 1); omega follows from what that shall be.
+
+    Admin of the paper measures the variances of the branches in a profiling pass; this is its authors' later form,
+    which takes them to be equal and needs no pass. Weights inside the branches stay as they are (Xavier). omega may
+    be trained, one value a feature: `constant(admin_skip(N))`.
+
+    Args:
+        depth: N: residual branches of the whole stack; two in a Transformer layer (encoder), three (decoder).
+        change: "log", "constant" or "linear".
+
+    Raises:
+        ValueError: for a depth below 1 or an unknown `change`.
+
+    Source: Liu et al. 2020, "Understanding the difficulty of training Transformers", arXiv 2004.08249, section 4;
+    microsoft/admin-torch for the form without profiling.
+
+    Example:
+        >>> from jaxinit.initializers import admin_skip
+        >>> round(admin_skip(12), 4), admin_skip(16, "constant")
+        (2.017, 4.0)
+    """
+    n = checks.integer("admin_skip", "depth", depth, at_least=1)
+    checks.choice("admin_skip", "change", change, ("log", "constant", "linear"))
+    if change == "linear":
+        return 1.0
+    return math.sqrt(n if change == "constant" else (n + 1) / math.log(n + 1) - 1)
 
 
 def _factor(rule: str, depth: int, options: dict[str, Any]) -> float:

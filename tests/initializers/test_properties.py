@@ -1,5 +1,6 @@
 """Ten properties by which these initializers are meant to be better than their peers."""
 
+import functools
 import json
 import math
 import pickle
@@ -590,3 +591,39 @@ def test_every_name_makes_an_initializer_that_prints_itself():
         init, shape = ji.get(name), (3, 1, 4) if name == "stft" else (3, 8, 4)
         assert jax.eval_shape(lambda k, init=init, shape=shape: init(k, shape), KEY).shape == shape
         assert eval(repr(init), vars(ji)) == init
+
+
+def test_admin_skips_bound_the_change_of_the_output():
+    """Post-norm stacks of linear branches, every weight moved by the relative step delta: the change of the output is
+    N delta^2 / (omega^2 + 1), which is what the three choices of omega make linear, logarithmic and constant."""
+    n, seeds, delta = 96, 32, 1e-2
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def change(depth, omega, key):
+        def layer(carry, key):
+            draws = jax.random.normal(key, (2, n, n)) * n**-0.5
+
+            def step(x, w):
+                h = omega * x + x @ w
+                return h / jnp.sqrt(jnp.mean(h**2))
+
+            return (step(carry[0], draws[0]), step(carry[1], draws[0] + delta * draws[1])), None
+
+        x = jax.random.normal(jax.random.fold_in(key, depth), (n,))
+        (a, b), _ = jax.lax.scan(layer, (x, x), jax.random.split(key, depth))
+        return jnp.mean((a - b) ** 2) / delta**2
+
+    keys = jax.random.split(jax.random.key(3), seeds)
+    for depth in (8, 32):
+        want, found = {}, {}
+        for kind in ("constant", "log", "linear"):
+            omega = ji.admin_skip(depth, kind)
+            want[kind] = depth / (omega**2 + 1)
+            samples = np.asarray([change(depth, omega, key) for key in keys])
+            found[kind] = samples.mean(), 5 * samples.std() / seeds**0.5 + 4 / n * want[kind]
+        for kind, (mean, slack) in found.items():
+            agree = {other: abs(mean - value) < slack for other, value in want.items()}
+            assert agree == {other: other == kind for other in want}, (depth, found, want)
+    assert ji.admin_skip(1) == pytest.approx((2 / np.log(2) - 1) ** 0.5)
+    with pytest.raises(ValueError, match=r"admin_skip.*change"):
+        ji.admin_skip(4, "O(n)")

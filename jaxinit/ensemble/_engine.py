@@ -115,12 +115,15 @@ def run(
     """
     team = Devices.of(where, devices)
     key = jnp.asarray(root, jnp.uint32)
-    settled = {
-        **(configuration or {}), "seeds": describe_seeds(seeds), "root": int(root), "keep_seeds": keep,
-        "batch": batch, "chunk": chunk, "data": describe_data(data) if resume is not None else None,
-        "software": software(team.platform),
-    }  # fmt: skip
-    with nullcontext() if resume is None else Folder(where, resume, settled) as folder:
+    batch = min(batch, len(seeds))
+    folder_of_run: Any = nullcontext()
+    if resume is not None:
+        settled = {
+            **(configuration or {}), "seeds": describe_seeds(seeds), "root": int(root), "keep_seeds": keep,
+            "batch": batch, "chunk": chunk, "data": describe_data(data), "software": software(team.platform),
+        }  # fmt: skip
+        folder_of_run = Folder(where, resume, settled)
+    with folder_of_run as folder:
         split = _agreed(folder, Split.of(len(seeds), chunk, batch, len(team.every)))
         owners = [d.process_index for d in team.every]
         mine = split.of_process(owners, jax.process_index())
@@ -188,14 +191,24 @@ class _Program:
 
     def _check(self, arguments: tuple[Any, ...]) -> None:
         """Compile, and refuse what does not fit, before anything runs. The call that follows compiles no more."""
-        lowered = _chunk.lower(*arguments)
-        figures, _ = lowered.out_info
-        numbers = sum(m.mean.size for m in figures.moments) // len(self.team.own)
+        leaves, structure = jax.tree.flatten(self.data)
+        shapes = tuple((jnp.shape(v), jnp.result_type(v)) for v in leaves)
+        program = (self.one, self.batch, self.keep, self.mesh, len(arguments[0]), structure, shapes)
+        if program not in _NEEDS:
+            lowered = _chunk.lower(*arguments)
+            figures, _ = lowered.out_info
+            numbers = sum(m.mean.size for m in figures.moments) // len(self.team.own)
+            _NEEDS[program] = (_memory.needed(lowered.compile()), numbers)
+        each, numbers = _NEEDS[program]
         _memory.check(
-            self.where, lowered.compile(), self.team, size=self.split.size, batch=self.batch,
+            self.where, each, self.team, size=self.split.size, batch=self.batch,
             sample=8 * numbers, kept=16 * numbers * len(self.seeds) if self.keep else 0,
         )  # fmt: skip
         self.checked = True
+
+
+#: What a program takes on each device, and numbers that a seed yields: the compiler is slow to say.
+_NEEDS: dict[Any, tuple[int | None, int]] = {}
 
 
 def _finished(compute: _Program, folder: Folder | None, mine: list[int]) -> Iterator[list[tuple[int, Chunk]]]:

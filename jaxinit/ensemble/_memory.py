@@ -14,6 +14,8 @@ from jaxinit.ensemble._devices import Devices
 _CPU_NUMBERS, _ACCELERATOR_NUMBERS = 1 << 15, 1 << 22
 #: Bytes that a batch may keep on a CPU, and the share of an accelerator's memory.
 _CPU_BYTES, _ACCELERATOR_SHARE = 1 << 30, 0.25
+#: Bytes that are there without asking.
+_SMALL = 1 << 24
 #: The most seeds of a batch.
 _CPU_MOST, _ACCELERATOR_MOST = 64, 4096
 
@@ -110,11 +112,6 @@ def needed(compiled: Any) -> int | None:
     return int(sum(parts))
 
 
-def bytes_of(value: Any) -> int:
-    """Bytes of all arrays (or shapes) in a tree."""
-    return sum(int(v.size) * int(v.dtype.itemsize) for v in jax.tree.leaves(value))
-
-
 def amount(count: float) -> str:
     """Bytes in a person's units."""
     for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
@@ -125,22 +122,24 @@ def amount(count: float) -> str:
 
 
 def check(
-    where: str, compiled: Any, devices: Devices, *, size: int, batch: int, sample: int, kept: int
+    where: str, each: int | None, devices: Devices, *, size: int, batch: int, sample: int, kept: int
 ) -> None:
     """Raise ValueError if the program, or what the host keeps of it, does not fit.
 
     Arguments:
-        compiled: the program of one round.
+        each: bytes that the program takes on a device.
         size, batch: seeds of a chunk, and computed together.
         sample: bytes of one seed's values; they lie on the device until the chunk is reduced.
         kept: bytes of samples that the host keeps.
     """
-    device, each = devices.own[0], needed(compiled)
     if each is None:
         return
-    room = available(device)
+    device = devices.own[0]
     shared = device.platform == "cpu"  # virtual devices, and the host, share one memory
     total = each * len(devices.own) + kept if shared else each
+    if total + kept < _SMALL:
+        return
+    room = available(device)
     if room is None or total <= room:
         return _check_host(where, 0 if shared else kept)
     what = f"`{where}(...)` needs about {amount(total)} of {device.platform} memory"

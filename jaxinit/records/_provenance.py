@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib.metadata
 import platform
 from typing import Any
@@ -12,18 +13,23 @@ import jax
 _PACKAGES = ("jaxinit", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
-def provenance() -> dict[str, Any]:
-    """Versions, device and the flags that change numbers, as a dict of plain values."""
+@functools.cache
+def _versions() -> dict[str, str]:
     versions = {}
     for name in _PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "unknown"
+    return versions
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, device and the flags that change numbers, as a dict of plain values."""
     device, flags = jax.devices()[0], jax.config.values
     return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": versions,
+        "versions": dict(_versions()),
         "python": platform.python_version(),
         "platform": device.platform,
         "device": device.device_kind,

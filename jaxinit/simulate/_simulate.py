@@ -132,7 +132,8 @@ def simulate(
     moments, samples = ensemble.run(
         program, (network, inputs), seed_array,
         root=root, batch=batch, chunk=chunk, keep=keep_seeds, progress=progress, devices=devices, resume=resume,
-        configuration=_configuration(network, program, q, correlation, x), where=where,
+        configuration=None if resume is None else _configuration(network, program, q, correlation, x),
+        where=where,
     )  # fmt: skip
     statistics: dict[str, Any] = {
         name: Statistic.from_moments(m, len(seed_array), None if samples is None else samples[name])

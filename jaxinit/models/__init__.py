@@ -3,4 +3,7 @@
 from jaxinit.models._functional import Model as Model
 from jaxinit.models._functional import adapt as adapt
 from jaxinit.models._functional import from_functions as from_functions
+from jaxinit.models._marked import Marked as Marked
+from jaxinit.models._marked import marked as marked
+from jaxinit.models._marks import MARK as MARK
 from jaxinit.models._mlp import MLP as MLP

@@ -1,0 +1,53 @@
+"""Linen modules whose calls are marked: by an interceptor, while the model is traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import core as flax_core
+from flax import linen as nn
+
+from jaxinit.models._linen import _flags
+from jaxinit.models._marked import Marked, whole
+from jaxinit.models._marks import Path, calling, marked_call
+
+
+def of(module: nn.Module, train: bool, method: Any, streams: dict[str, Any]) -> Marked:
+    """A linen module; every stream of random numbers it asks for follows from the key."""
+    flags = _flags(module, train) if method is None else {}
+
+    def init(key: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):
+            drawn = module.init({"params": key, **streams}, *args, method=method, **flags)
+        variables = dict(nn.unbox(drawn))
+        params = variables.pop("params", {})
+        variables.pop("intermediates", None)
+        return params, variables
+
+    def apply(params: Any, state: Any, args: tuple[Any, ...], key: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"), nn.intercept_methods(interceptor()):
+            out, _ = module.apply(
+                {"params": params, **state},
+                *args,
+                rngs={"params": key, **streams},
+                mutable=flax_core.DenyList("params"),
+                method=method,
+                **flags,
+            )
+        return out
+
+    return Marked(type(module).__name__, init, apply)
+
+
+def interceptor(prefix: Path = ()) -> Callable[..., Any]:
+    """Marks each `__call__`; `prefix` is the path of the model inside another."""
+
+    def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        path = prefix + tuple(context.module.path)
+        if context.method_name != "__call__" or calling() == path:  # `super().__call__`
+            return call(*args, **kwargs)
+        return marked_call(call, args, kwargs, path, type(context.module).__name__, whole)
+
+    return intercept

@@ -1,0 +1,124 @@
+"""nnx modules whose calls are marked: their classes' `__call__` is wrapped while the model is traced."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+from flax import linen as nn
+from flax import nnx
+
+from jaxinit._core import checks
+from jaxinit.models._functional import _parameters
+from jaxinit.models._marked import Marked, whole
+from jaxinit.models._marked_linen import interceptor
+from jaxinit.models._marks import Path, calling, marked_call
+from jaxinit.models._nnx import _filled, _split
+
+#: A module carries its path as a static attribute, which survives nnx's transforms; attributes of the bridge to
+#: linen would be taken for variables, but for those of this name.
+_TAG, _BRIDGE_TAG = "_jaxinit_path", "to_nnx__jaxinit_path"
+
+# Classes are shared by all threads: one model is traced at a time, and other threads' calls pass through.
+_lock = threading.RLock()
+
+
+def of_factory(factory: Callable[..., Any], train: bool, method: Any, where: str) -> Marked:
+    """A factory `rngs -> module`."""
+    by_name = "rngs" in _parameters(factory)
+
+    def make(key: Any) -> nnx.Module:
+        rngs = nnx.Rngs(key)
+        with jax.numpy_dtype_promotion("standard"):
+            module = factory(rngs=rngs) if by_name else factory(rngs)
+        if not isinstance(module, nnx.Module):
+            raise checks.wrong_type(where, "model", "a factory `rngs -> nnx.Module`", module)
+        _set_mode(module, train)
+        return module
+
+    template = nnx.eval_shape(lambda: make(jax.random.key(0, impl="threefry2x32")))
+    name = getattr(factory, "__name__", "<lambda>")
+
+    def init(key: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
+        _, params, rest = _split(make(key))
+        return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+
+    return Marked(type(template).__name__ if name == "<lambda>" else name, init, _apply(template, method))
+
+
+def of_instance(module: nnx.Module, train: bool, method: Any) -> Marked:
+    """A module that has been made: one draw."""
+    graph, params, rest = _split(module)
+    template = nnx.merge(graph, params, rest, copy=True)
+    _set_mode(template, train)
+    _, params, rest = _split(template)
+    given = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+    return Marked(type(module).__name__, lambda key, args: given, _apply(template, method), given)
+
+
+def _set_mode(module: nnx.Module, train: bool) -> None:
+    module.train() if train else module.eval()
+
+
+def _apply(template: nnx.Module, method: Any) -> Callable[..., Any]:
+    graph, *holders = _split(template)
+
+    def apply(params: Any, state: Any, args: tuple[Any, ...], key: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            filled = (_filled(h, v) for h, v in zip(holders, (params, state), strict=True))
+            module = nnx.merge(graph, *filled, copy=True)
+            with _marking(module):
+                if method is None:
+                    return module(*args)
+                if isinstance(method, str):
+                    return getattr(module, method)(*args)
+                return method(module, *args)
+
+    return apply
+
+
+@contextmanager
+def _marking(module: nnx.Module) -> Iterator[None]:
+    """Within, calls of the modules inside `module` are marked; their classes are as before afterwards."""
+    classes: dict[type, Any] = {}
+    for path, part in nnx.iter_modules(module):
+        bridge = isinstance(part, nnx.bridge.ToNNX)
+        setattr(part, _BRIDGE_TAG if bridge else _TAG, "/".join(str(p) for p in path))
+        if callable(part):
+            classes[type(part)] = type(part).__dict__.get("__call__")
+    with _lock:
+        # Every class is wrapped around what it has now, before any other class is changed.
+        wrapped = {cls: _wrapped(cls.__call__, threading.get_ident()) for cls in classes}  # type: ignore[operator]
+        try:
+            for cls, call in wrapped.items():
+                cls.__call__ = call  # type: ignore[operator]
+            yield
+        finally:
+            for cls, own in classes.items():
+                if own is None:
+                    del cls.__call__  # type: ignore[operator]
+                else:
+                    cls.__call__ = own  # type: ignore[operator]
+
+
+def _wrapped(call: Callable[..., Any], thread: int) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def marked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        tag = getattr(self, _TAG, getattr(self, _BRIDGE_TAG, None))
+        if tag is None or threading.get_ident() != thread:
+            return call(self, *args, **kwargs)
+        path: Path = tuple(tag.split("/")) if tag else ()
+        if calling() == path:  # `super().__call__`
+            return call(self, *args, **kwargs)
+        bound = functools.partial(call, self)
+        kind = type(self).__name__
+        if isinstance(self, nnx.bridge.ToNNX):
+            with nn.intercept_methods(interceptor(path)):
+                return bound(*args, **kwargs)
+        return marked_call(bound, args, kwargs, path, kind, whole)
+
+    return marked

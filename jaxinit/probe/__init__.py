@@ -1,0 +1,3 @@
+"""Any model at initialization: forward and backward statistics of every module and operation, over seeds."""
+
+from jaxinit.probe._probe import probe as probe

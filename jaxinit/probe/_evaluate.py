@@ -1,0 +1,146 @@
+"""Run a planned program: its outputs as they were, and a row of statistics for each place that is watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from jaxinit.models import MARK
+from jaxinit.probe import _equations as equations
+from jaxinit.probe._plan import Block, Place
+from jaxinit.probe._rows import Layout, backward_row, forward_row
+
+__all__ = ["Watched"]
+
+
+class Watched:
+    """A program with probes at some of its places.
+
+    A probe is a vector of zeros that the value at its place ignores; its cotangent is the backward row, so that
+    one `jax.grad` gives gradients of the parameters and statistics of the gradients inside, and neither an
+    activation nor its gradient leaves the program.
+    """
+
+    def __init__(self, block: Block, places: Sequence[Place], watched: Sequence[int], layout: Layout) -> None:
+        self.block = block
+        self.places = places
+        self.layout = layout
+        self.watched = tuple(p for p in block.places() if p in set(watched))
+        self.backward = sum(layout.backward().values())
+        self.forward = sum(layout.forward().values())
+        self._segments: dict[int, list[Any]] = {}
+
+    def probes(self) -> dict[int, Any]:
+        """The zeros to differentiate with respect to: place -> (loops..., entries of a backward row)."""
+        return {p: jnp.zeros((*_lengths(self.places[p]), self.backward), jnp.float32) for p in self.watched}
+
+    def __call__(self, inputs: Sequence[Any], probes: dict[int, Any]) -> equations.Ran:
+        """The program's outputs and the forward rows, place -> (loops..., entries)."""
+        return self._run(self.block, list(inputs), probes, 0)
+
+    def _run(self, block: Block, inputs: list[Any], probes: dict[int, Any], depth: int) -> equations.Ran:
+        env: dict[Any, Any] = dict(zip(block.jaxpr.constvars, block.consts, strict=True))
+        env.update(zip(block.jaxpr.invars, inputs, strict=True))
+        rows: dict[int, Any] = {}
+
+        def read(atom: Any) -> Any:
+            return atom.val if isinstance(atom, core.Literal) else env[atom]
+
+        for piece in self._pieces(block):
+            if isinstance(piece, core.Jaxpr):
+                outs = jax.core.eval_jaxpr(piece, (), *(env[v] for v in piece.invars))
+                env.update(zip(piece.outvars, outs, strict=True))
+                continue
+            index, eqn = piece, block.jaxpr.eqns[piece]
+            given = [read(v) for v in eqn.invars]
+            if eqn.primitive is MARK:
+                outs = given
+            elif index in block.inside:
+                outs, inner = self._enter(block, index, given, probes, depth)
+                rows.update(inner)
+            else:
+                alone = _segment([eqn], 0, dict.fromkeys(eqn.outvars, 0))
+                outs = jax.core.eval_jaxpr(alone, (), *(env[v] for v in alone.invars))
+                env.update(zip(alone.outvars, outs, strict=True))
+                outs = [env.get(v) for v in eqn.outvars]
+            env.update(zip(eqn.outvars, outs, strict=True))
+            for variable, place in block.taps.get(index, []):
+                if place in probes:
+                    env[variable], rows[place] = self._tap(env[variable], place, probes[place])
+        return [read(v) for v in block.jaxpr.outvars], rows
+
+    def _tap(self, x: Any, place: int, probe: Any) -> tuple[Any, Any]:
+        at = self.places[place]
+        row = forward_row(x, at.batch_axis, self.layout, at.chain)
+        return _tapped(x, probe, lambda g: backward_row(g, at.batch_axis, self.layout)), row
+
+    def _enter(
+        self, block: Block, index: int, given: list[Any], probes: dict[int, Any], depth: int
+    ) -> equations.Ran:
+        eqn, blocks = block.jaxpr.eqns[index], block.inside[index]
+        inner = depth + (equations.kind_of(eqn) == equations.SCAN)
+        inside = [[p for p in b.places() if p in probes] for b in blocks]
+        runs = [lambda args, probes, b=b: self._run(b, list(args), probes, inner) for b in blocks]
+        own = {p: probes[p] for places in inside for p in places}
+        return equations.run_again(eqn, given, runs, inside, own, lambda p: self._absent(p, depth))
+
+    def _absent(self, place: int, depth: int) -> Any:
+        return jnp.zeros((*_lengths(self.places[place])[depth:], self.forward), jnp.float32)
+
+    def _pieces(self, block: Block) -> list[Any]:
+        """Equations to look at, by index, and between them programs to run as they are."""
+        if id(block) not in self._segments:
+            self._segments[id(block)] = _cut(block, set(self.watched))
+        return self._segments[id(block)]
+
+
+def _lengths(place: Place) -> tuple[int, ...]:
+    return tuple(loop.length for loop in place.loops)
+
+
+def _tapped(x: Any, probe: Any, row: Callable[[Any], Any]) -> Any:
+    @jax.custom_vjp
+    def tap(x: Any, probe: Any) -> Any:
+        return x
+
+    tap.defvjp(lambda x, probe: (x, None), lambda _, g: (g, row(g)))
+    return tap(x, probe)
+
+
+def _variables(eqn: core.JaxprEqn) -> list[Any]:
+    return list(dict.fromkeys(v for v in eqn.invars if not isinstance(v, core.Literal)))
+
+
+def _cut(block: Block, watched: set[int]) -> list[Any]:
+    jaxpr = block.jaxpr
+    stops = [
+        index
+        for index, eqn in enumerate(jaxpr.eqns)
+        if eqn.primitive is MARK
+        or any(p in watched for _, p in block.taps.get(index, []))
+        or any(p in watched for b in block.inside.get(index, []) for p in b.places())
+    ]
+    last_use = {v: len(jaxpr.eqns) for v in jaxpr.outvars if not isinstance(v, core.Literal)}
+    for index, eqn in enumerate(jaxpr.eqns):
+        for v in _variables(eqn):
+            last_use[v] = max(index, last_use.get(v, -1))
+    pieces: list[Any] = []
+    start = 0
+    for stop in [*stops, len(jaxpr.eqns)]:
+        if stop > start:
+            pieces.append(_segment(jaxpr.eqns[start:stop], stop, last_use))
+        if stop < len(jaxpr.eqns):
+            pieces.append(stop)
+        start = stop + 1
+    return pieces
+
+
+def _segment(eqns: Sequence[core.JaxprEqn], stop: int, last_use: dict[Any, int]) -> core.Jaxpr:
+    made = dict.fromkeys(v for eqn in eqns for v in eqn.outvars)
+    given = dict.fromkeys(v for eqn in eqns for v in _variables(eqn) if v not in made)
+    kept = [v for v in made if last_use.get(v, -1) >= stop]
+    return equations.piece(list(given), kept, eqns)

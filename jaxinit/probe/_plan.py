@@ -1,0 +1,352 @@
+"""The plan of a probe: the places of a traced program at which the signal can be measured, found once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax.extend import core
+
+from jaxinit.models import MARK
+from jaxinit.probe import _equations as equations
+from jaxinit.probe._activation import Chain, View, follow
+from jaxinit.probe._origins import DATA, Origin, body_origins, flow, of
+
+__all__ = ["Block", "Loop", "Operation", "Place", "Plan", "make_plan"]
+
+Path = tuple[str, ...]
+
+#: Equations that combine a parameter with the signal, and which operands can be the parameter.
+_OPERATIONS = {"dot_general": (1, 0), "conv_general_dilated": (1, 0), "gather": (0,)}
+#: Equations through which the search for an operation's bias goes on.
+_RESHAPING = frozenset({"convert_element_type", "reshape", "transpose", "squeeze", "copy"})
+
+
+class Loop(NamedTuple):
+    """A scan around a place: its length and direction, and the path of the module (or parameters) it repeats."""
+
+    length: int
+    reverse: bool
+    path: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """A product of a parameter with the signal.
+
+    `kernel`: the parameters that the operand is made of; `operand`: which operand it is; `direct`: whether it
+    is one parameter as it was drawn, and nothing computed from it; `params`: of the equation (dimension
+    numbers, strides, groups).
+    """
+
+    primitive: str
+    kernel: tuple[int, ...]
+    operand: int
+    direct: bool
+    bias: tuple[int, ...]
+    params: dict[str, Any]
+
+
+@dataclasses.dataclass
+class Place:
+    """A value of the program that can be measured."""
+
+    role: str
+    kind: str
+    path: Path
+    leaf: str
+    shape: tuple[int, ...]
+    dtype: Any
+    loops: tuple[Loop, ...]
+    branch: int | None
+    chain: Chain | None = None
+    operation: Operation | None = None
+    #: Whether the module's output stands for this operation: it is the only one of a module without parts.
+    represented: bool = False
+    container: bool = False
+    batch_axis: int | None = None
+
+
+@dataclasses.dataclass
+class Block:
+    """A program with its places: `taps[i]` are the (variable, place) known after equation i, `-1` its inputs;
+    `inside[i]` the blocks of the bodies of equation i."""
+
+    jaxpr: core.Jaxpr
+    consts: Sequence[Any]
+    taps: dict[int, list[tuple[Any, int]]] = dataclasses.field(default_factory=dict)
+    inside: dict[int, list[Block]] = dataclasses.field(default_factory=dict)
+
+    def places(self) -> list[int]:
+        """The places here and inside, in the order of the program."""
+        out = []
+        for index in sorted({*self.taps, *self.inside}):
+            out += [p for block in self.inside.get(index, []) for p in block.places()]
+            out += [p for _, p in self.taps.get(index, [])]
+        return out
+
+
+@dataclasses.dataclass
+class Plan:
+    """A program's places, its parameters' paths, how scans stack them, and what could not be looked into."""
+
+    block: Block
+    places: list[Place]
+    parameters: list[Path]
+    shapes: list[tuple[int, ...]]
+    stacked: dict[int, tuple[Loop, ...]]
+    opaque: list[str]
+    callbacks: list[str]
+
+
+def make_plan(closed: core.ClosedJaxpr, parameters: Sequence[Path]) -> Plan:
+    """The plan of a program whose first inputs are the parameters of these paths."""
+    plan = Plan(
+        Block(closed.jaxpr, closed.consts), [], list(parameters),
+        [v.aval.shape for v in closed.jaxpr.invars[: len(parameters)]], {}, [], [],
+    )  # fmt: skip
+    rest = len(closed.jaxpr.invars) - len(parameters)
+    inputs = [Origin(frozenset({i}), False) for i in range(len(parameters))] + [DATA] * rest
+    names: list[int | None] = [*range(len(parameters)), *[None] * rest]
+    _Walk(plan).walk(plan.block, inputs, names, (), None)
+    _merge(plan.places)
+    return plan
+
+
+class _Walk:
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.scope: list[Path] = []
+        self.first_seen: dict[int, Path] = {}
+        self.renamed: list[tuple[Path, Path]] = []
+
+    def walk(
+        self,
+        block: Block,
+        inputs: Sequence[Origin],
+        parameters: Sequence[int | None],
+        loops: tuple[Loop, ...],
+        branch: int | None,
+    ) -> None:
+        """Find the places of a block. `parameters`: which inputs are a parameter as it stands."""
+        jaxpr = block.jaxpr
+        view, origins = View(jaxpr), flow(jaxpr, inputs)
+        direct = {v: p for v, p in zip(jaxpr.invars, parameters, strict=True) if p is not None}
+        same: dict[Any, Any] = {}  # marked value -> the value before its marks
+        outputs: dict[Any, Place] = {}  # value -> the output that it is
+        operations: dict[Any, Place] = {}
+        around = (loops, branch)
+        for index, eqn in enumerate(jaxpr.eqns):
+            if eqn.primitive is MARK:
+                self._mark(block, index, eqn, view, same, outputs, operations, around)
+            elif equations.kind_of(eqn) is not None:
+                self._enter(block, index, eqn, origins, direct, around)
+            elif eqn.primitive.name in _OPERATIONS:
+                self._operation(block, index, eqn, view, origins, direct, operations, around)
+            else:
+                self._note(eqn)
+
+    def _mark(
+        self,
+        block: Block,
+        index: int,
+        eqn: core.JaxprEqn,
+        view: View,
+        same: dict[Any, Any],
+        outputs: dict[Any, Place],
+        operations: dict[Any, Place],
+        around: tuple[tuple[Loop, ...], int | None],
+    ) -> None:
+        (given,), (value,), what = eqn.invars, eqn.outvars, eqn.params
+        path = self._rename(what["path"])
+        self._move(path, what["role"])
+        if isinstance(given, core.Literal):
+            return
+        source = same[value] = same.get(given, given)
+        if not _measurable(value) or (what["role"] == "output" and source in outputs):
+            return
+        place = Place(
+            what["role"], what["kind"], path, what["leaf"], value.aval.shape, value.aval.dtype, *around
+        )
+        place.chain = follow(view, value)
+        if place.role == "output":
+            outputs[source] = place
+            if source in operations:  # the module's output is the operation itself: one place
+                same_value = operations.pop(source)
+                place.operation, same_value.operation = same_value.operation, None
+        self._add(block, index, value, place)
+
+    def _operation(
+        self,
+        block: Block,
+        index: int,
+        eqn: core.JaxprEqn,
+        view: View,
+        origins: dict[Any, Origin],
+        direct: dict[Any, int],
+        operations: dict[Any, Place],
+        around: tuple[tuple[Loop, ...], int | None],
+    ) -> None:
+        given = [of(origins, v) for v in eqn.invars]
+        weights = [n for n in _OPERATIONS[eqn.primitive.name] if given[n].pure]
+        if len(weights) != 1 or not _measurable(eqn.outvars[0]):
+            return
+        (operand,) = weights
+        value, where, bias = _with_bias(view, eqn.outvars[0], origins)
+        operation = Operation(
+            eqn.primitive.name, tuple(sorted(given[operand].parameters)), operand,
+            eqn.invars[operand] in direct, bias, dict(eqn.params),
+        )  # fmt: skip
+        path = self.scope[-1] if self.scope else ()
+        place = Place(
+            "operation", eqn.primitive.name, path, "", value.aval.shape, value.aval.dtype, *around,
+            chain=follow(view, value), operation=operation,
+        )  # fmt: skip
+        operations[value] = place
+        self._add(block, index if where is None else where, value, place)
+
+    def _enter(
+        self,
+        block: Block,
+        index: int,
+        eqn: core.JaxprEqn,
+        origins: dict[Any, Origin],
+        direct: dict[Any, int],
+        around: tuple[tuple[Loop, ...], int | None],
+    ) -> None:
+        loops, branch = around
+        given = body_origins(eqn, [of(origins, v) for v in eqn.invars])
+        names = [None if isinstance(v, core.Literal) else direct.get(v) for v in equations.body_inputs(eqn)]
+        kind, blocks, start = equations.kind_of(eqn), [], len(self.plan.places)
+        if kind == equations.SCAN:
+            consts, carried, length, reverse = equations.loop_of(eqn)
+            names[consts : consts + carried] = [None] * carried
+            stacks = [p for p in names[consts + carried :] if p is not None]
+            loop = Loop(length, reverse, self._repeated(eqn, stacks))
+            loops = (*loops, loop)
+            for p in stacks:
+                self.plan.stacked[p] = (*self.plan.stacked.get(p, ()), loop)
+        for n, body in enumerate(equations.bodies(eqn)):
+            inside = Block(body.jaxpr, body.consts)
+            renames = self._renames(eqn, body, given) if kind == equations.CALL else None
+            if renames:
+                self.renamed.append(renames)
+            self.walk(inside, given, names, loops, n if kind == equations.COND else branch)
+            if renames:
+                self.renamed.pop()
+            blocks.append(inside)
+        if len(self.plan.places) > start:
+            block.inside[index] = blocks
+
+    def _add(self, block: Block, index: int, value: Any, place: Place) -> None:
+        block.taps.setdefault(index, []).append((value, len(self.plan.places)))
+        self.plan.places.append(place)
+
+    def _move(self, path: Path, role: str) -> None:
+        """Keep track of the module whose equations these are."""
+        if role == "output":
+            if path in self.scope:
+                del self.scope[self.scope.index(path) :]
+            return
+        if path in self.scope:  # another argument of the same call
+            del self.scope[self.scope.index(path) + 1 :]
+            return
+        while self.scope and path[: len(self.scope[-1])] != self.scope[-1]:
+            self.scope.pop()
+        self.scope.append(path)
+
+    def _repeated(self, eqn: core.JaxprEqn, stacks: Sequence[int]) -> Path:
+        """The path of what a scan repeats: common to the modules inside, or to the parameters it stacks."""
+        (body,) = equations.bodies(eqn)
+        paths = [self._rename(p) for p in marked_paths(body.jaxpr)]
+        return common(paths) or common([self.plan.parameters[p] for p in stacks])
+
+    def _renames(
+        self, eqn: core.JaxprEqn, body: core.ClosedJaxpr, given: Sequence[Origin]
+    ) -> tuple[Path, Path] | None:
+        """Modules that share one traced body (`nn.jit`) bear the first one's name there: the parameters tell."""
+        used = sorted(set().union(*(o.parameters for o in given if not o.data)))
+        prefix = common([self.plan.parameters[p] for p in used])
+        first = self.first_seen.setdefault(id(body), prefix)
+        return None if first == prefix or not prefix else (first, prefix)
+
+    def _rename(self, path: Path) -> Path:
+        for first, prefix in reversed(self.renamed):
+            if path[: len(first)] == first:
+                return prefix + path[len(first) :]
+        return path
+
+    def _note(self, eqn: core.JaxprEqn) -> None:
+        """Remember equations with marks inside that are executed as they are, and those that call the host."""
+        name = eqn.primitive.name
+        here = "/".join(self.scope[-1]) if self.scope and self.scope[-1] else "the model"
+        if "callback" in name:
+            self.plan.callbacks.append(f"{name} in {here}")
+        inside = [p for body in core.jaxprs_in_params(eqn.params) for p in marked_paths(body)]
+        if inside:
+            what = ", ".join(sorted({"/".join(p) for p in inside}))
+            self.plan.opaque.append(f"{name} in {here} (holds {what})")
+
+
+def _measurable(value: Any) -> bool:
+    return value.aval.ndim >= 1 and value.aval.size > 0 and jnp.issubdtype(value.aval.dtype, jnp.floating)
+
+
+def _with_bias(view: View, value: Any, origins: dict[Any, Origin]) -> tuple[Any, int | None, tuple[int, ...]]:
+    """The value after a parameter is added to it, the equation that does so, and the parameter."""
+    here = value
+    while len(users := view.users.get(here, [])) == 1 and users[0] < len(view.jaxpr.eqns):
+        eqn = view.jaxpr.eqns[users[0]]
+        if eqn.primitive.name in _RESHAPING:
+            (here,) = eqn.outvars
+            continue
+        if eqn.primitive.name in ("add", "add_any"):
+            other = of(origins, next((v for v in eqn.invars if v is not here), here))
+            if other.pure:
+                return eqn.outvars[0], users[0], tuple(sorted(other.parameters))
+        break
+    return value, None, ()
+
+
+def _merge(places: list[Place]) -> None:
+    """Say which modules have parts, and let a part's only operation be represented by its output."""
+    outputs = {p.path for p in places if p.role == "output"}
+    paths = {p.path for p in places if p.role != "operation"}
+    inner = {path[:n] for path in paths for n in range(len(path))}
+    for place in places:
+        place.container = place.role != "operation" and place.path in inner
+    alone: dict[Path, list[Place]] = {}
+    for place in places:
+        if place.role == "operation" and place.path in outputs and place.path not in inner:
+            alone.setdefault(place.path, []).append(place)
+    for path, operations in alone.items():
+        calls = max(1, sum(p.role == "output" and p.path == path and not p.leaf for p in places))
+        if len([p for p in operations if p.operation is not None]) <= calls:
+            for place in operations:
+                place.represented = True
+            kernel = operations[0].operation
+            for place in places:
+                if place.role == "output" and place.path == path and place.operation is None:
+                    place.operation = kernel
+
+
+def marked_paths(jaxpr: core.Jaxpr) -> list[Path]:
+    """The paths of all marks in a program and the programs inside it."""
+    out = []
+    for eqn in jaxpr.eqns:
+        if eqn.primitive is MARK:
+            out.append(eqn.params["path"])
+        else:
+            out += [p for inside in core.jaxprs_in_params(eqn.params) for p in marked_paths(inside)]
+    return out
+
+
+def common(paths: Sequence[Path]) -> Path:
+    """The longest path that all begin with."""
+    if not paths:
+        return ()
+    same = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+    return tuple(parts[0] for parts in same)

@@ -1,0 +1,134 @@
+"""One seed of a probe as a pure function: draw, run forward and backward, reduce."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxinit._core.scaled import Scaled
+from jaxinit.models import Marked
+from jaxinit.probe._evaluate import Watched
+from jaxinit.probe._parameters import parameter_rows, updates_of
+from jaxinit.probe._plan import Plan
+from jaxinit.probe._rows import EXPONENT, PER_SITE, Layout
+
+__all__ = ["Measure", "Program", "streams"]
+
+#: Keys of one seed, by what they are for: distinct from the small numbers that models fold in.
+_STREAMS = {"inputs": 0x6A780001, "dropout": 0x6A780002, "loss": 0x6A780003}
+
+
+def streams(key: Any) -> dict[str, Any]:
+    """The keys of one seed; the seed's own key draws the parameters."""
+    return {name: jax.random.fold_in(key, n) for name, n in _STREAMS.items()}
+
+
+class Measure:
+    """`(params, state, args, labels, keys) -> statistics`, for a traced and planned model.
+
+    Attributes:
+        loss: `(output, labels, key) -> scalar`, or None to measure the forward pass only.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        watched: Watched,
+        layout: Layout,
+        output: Any,
+        loss: Callable[[Any, Any, Any], Any] | None,
+        optimizer: Any,
+    ) -> None:
+        self.plan, self.watched, self.layout = plan, watched, layout
+        self.output, self.loss, self.optimizer = output, loss, optimizer
+        self.stacks = [len(plan.stacked.get(n, ())) for n in range(len(plan.parameters))]
+
+    def __call__(
+        self, params: Any, state: Any, args: Any, labels: Any, keys: dict[str, Any]
+    ) -> dict[str, Any]:
+        leaves, structure = jax.tree.flatten(params)
+        rest = jax.tree.leaves((state, args, keys["dropout"]))
+        trained = [n for n, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+
+        def objective(moved: list[Any], probes: dict[int, Any]) -> tuple[Any, dict[int, Any]]:
+            inputs = list(leaves)
+            for n, leaf in zip(trained, moved, strict=True):
+                inputs[n] = leaf
+            outs, rows = self.watched([*inputs, *rest], probes)
+            if self.loss is None:
+                return jnp.zeros(()), rows
+            return self.loss(jax.tree.unflatten(self.output, outs), labels, keys["loss"]), rows
+
+        moved, probes = [leaves[n] for n in trained], self.watched.probes()
+        if self.loss is None:
+            _, rows = objective(moved, probes)
+            figures = self._figures(rows, None)
+            figures.update(_named(parameter_rows(leaves, None, None, self.stacks)))
+            return figures
+        (slopes, back), rows = jax.grad(objective, argnums=(0, 1), has_aux=True)(moved, probes)
+        figures = self._figures(rows, back)
+        gradients = [jnp.zeros_like(leaf) for leaf in leaves]
+        for n, slope in zip(trained, slopes, strict=True):
+            gradients[n] = slope
+        updates = None
+        if self.optimizer is not None:
+            made = updates_of(self.optimizer, jax.tree.unflatten(structure, gradients), params)
+            updates = jax.tree.leaves(made)
+        figures.update(_named(parameter_rows(leaves, gradients, updates, self.stacks)))
+        return figures
+
+    def _figures(self, forward: dict[int, Any], backward: dict[int, Any] | None) -> dict[str, Any]:
+        """Statistics by name, (rows, entries), from the rows of each place."""
+        figures = _unpack(_stack(forward, self.watched.watched), self.layout.forward(), self.layout.wanted)
+        if backward is not None:
+            rows = _stack(backward, self.watched.watched)
+            figures.update(_unpack(rows, self.layout.backward(), self.layout.wanted))
+        return figures
+
+
+class Program:
+    """`(key, data) -> statistics` of the network that the key names: what `ensemble.run` takes."""
+
+    def __init__(self, model: Marked, measure: Measure, draw: Callable[[Any, Any], Any] | None) -> None:
+        self.model, self.measure, self.draw = model, measure, draw
+
+    def __call__(self, key: Any, data: tuple[Any, Any, Any]) -> dict[str, Any]:
+        args, labels, given = data
+        keys = streams(key)
+        if self.draw is not None:
+            args = self.draw(keys["inputs"], args)
+        params, state = self.model.init(key, args) if given is None else given
+        return self.measure(params, state, args, labels, keys)
+
+
+def _stack(rows: dict[int, Any], order: Sequence[int]) -> Any:
+    return jnp.concatenate([rows[p].reshape((-1, rows[p].shape[-1])) for p in order])
+
+
+def _unpack(rows: Any, entries: dict[str, int], wanted: frozenset[str]) -> dict[str, Any]:
+    """Columns by name; nan ("undefined") in rows that did not run."""
+    columns, start = {}, 0
+    for name, length in entries.items():
+        columns[name] = rows[:, start : start + length]
+        start += length
+    ran = columns.pop("ran") > 0
+    out: dict[str, Any] = {}
+    for name, value in columns.items():
+        if name.startswith(EXPONENT):
+            continue
+        defined = jnp.where(ran, value, jnp.nan)
+        if EXPONENT + name in columns:
+            scaled = Scaled(defined, columns[EXPONENT + name].astype(jnp.int32))
+            for label, log in ((name, False), (f"log_{name}", True)):
+                if label in wanted:
+                    out[label] = Scaled(scaled.mantissa, scaled.exponent, log)
+        else:
+            out[name] = defined[:, 0] if name in PER_SITE else defined
+    return out
+
+
+def _named(figures: dict[str, Any]) -> dict[str, Any]:
+    return {f"parameter {name}": value for name, value in figures.items()}

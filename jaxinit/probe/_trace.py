@@ -1,0 +1,129 @@
+"""A model, traced with its marks and planned; nothing is compiled here."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from jaxinit._core import checks
+from jaxinit.models import Marked
+from jaxinit.probe import _inputs as inputs
+from jaxinit.probe._plan import Path, Plan, make_plan
+
+__all__ = ["Traced", "trace"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Traced:
+    """A planned model.
+
+    Attributes:
+        plan: its places, the batch axis of each found by a second trace with twice the examples.
+        output: the structure of the output; `output_shape` its shapes.
+        output_axes: the batch axis of each floating leaf of the output.
+        assumed: whether the structure of the program depends on the number of examples, so that axis 0 is assumed
+            to count them wherever it has their number.
+        bytes: all values of one evaluation, an upper bound of the memory of a seed.
+    """
+
+    plan: Plan
+    output: Any
+    output_shape: Any
+    output_axes: tuple[int | None, ...]
+    assumed: bool
+    bytes: int
+
+
+def trace(where: str, model: Marked, params: Any, state: Any, args: Any) -> Traced:
+    """Trace and plan `model.apply` for parameters, state and arguments of these shapes."""
+    names = [path_of(p) for p, _ in jax.tree_util.tree_leaves_with_path(params)]
+    if not names:
+        raise checks.bad(
+            where, "model", "a model with parameters", model.name, "There is nothing to initialize in it."
+        )
+    key = jax.random.key(0, impl="threefry2x32")
+    closed, shape = _trace(where, model, params, state, args, key)
+    plan = make_plan(closed, names)
+    examples = inputs.examples_of(args) or 1
+    other = _twice(model, params, state, args, key, names, examples)
+    floating = [v for v in jax.tree.leaves(shape) if jnp.issubdtype(v.dtype, jnp.floating)]
+    if not floating:
+        raise checks.bad(where, "model", "a model with a floating output", inputs.shapes(shape))
+    if other is not None and _alike(plan, other[0]):
+        for place, twin in zip(plan.places, other[0].places, strict=True):
+            place.batch_axis = _changed(place.shape, twin.shape)
+        wider = [v for v in jax.tree.leaves(other[1]) if jnp.issubdtype(v.dtype, jnp.floating)]
+        axes = tuple(_changed(a.shape, b.shape) for a, b in zip(floating, wider, strict=True))
+    else:
+        other = None
+        for place in plan.places:
+            place.batch_axis = 0 if place.shape[0] == examples else None
+        axes = tuple(0 if v.ndim and v.shape[0] == examples else None for v in floating)
+    size = _bytes(closed.jaxpr)
+    return Traced(plan, jax.tree.structure(shape), shape, axes, other is None, size)
+
+
+def _trace(where: str, model: Marked, params: Any, state: Any, args: Any, key: Any) -> tuple[Any, Any]:
+    try:
+        return jax.make_jaxpr(model.apply, return_shape=True)(params, state, args, key)
+    except Exception as error:
+        raise refused(where, model, args, error) from error
+
+
+def refused(where: str, model: Marked, args: Any, error: Exception) -> ValueError:
+    """The model does not take these inputs: its own words, and what it was given."""
+    first = str(error).strip().splitlines()
+    return checks.bad(
+        where, "x", f"inputs that {model.name} can be called with", inputs.shapes(args),
+        f"The call failed with {type(error).__name__}: {first[0] if first else ''} "
+        "Several arguments are passed as a tuple, x=(tokens, mask).",
+    )  # fmt: skip
+
+
+def _twice(
+    model: Marked, params: Any, state: Any, args: Any, key: Any, names: Sequence[Path], examples: int
+) -> tuple[Plan, Any] | None:
+    """The plan for twice as many examples, or None for a model that cannot be called so."""
+    try:
+        wide = inputs.with_examples(args, examples, 2 * examples)
+        closed, shape = jax.make_jaxpr(model.apply, return_shape=True)(params, state, wide, key)
+    except Exception:  # a model may say no to another batch in any way it likes
+        return None
+    return make_plan(closed, names), shape
+
+
+def _alike(a: Plan, b: Plan) -> bool:
+    return [_identity(p) for p in a.places] == [_identity(p) for p in b.places]
+
+
+def _identity(place: Any) -> Any:
+    return place.role, place.kind, place.path, place.leaf, len(place.shape), place.loops
+
+
+def _changed(shape: Sequence[int], other: Sequence[int]) -> int | None:
+    return next((n for n, (a, b) in enumerate(zip(shape, other, strict=True)) if a != b), None)
+
+
+def path_of(path: Sequence[Any]) -> Path:
+    """Components of a parameter's path, whatever the tree is made of."""
+    return tuple(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path)
+
+
+def _bytes(jaxpr: core.Jaxpr) -> int:
+    total = 0
+    for eqn in jaxpr.eqns:
+        inside = sum(_bytes(body) for body in core.jaxprs_in_params(eqn.params))
+        own = sum(_size(v) for v in eqn.outvars)
+        total += max(own, inside * eqn.params.get("length", 1) if eqn.primitive.name == "scan" else inside)
+    return total
+
+
+def _size(v: Any) -> int:
+    shape = getattr(v.aval, "shape", ())
+    return math.prod(shape) * getattr(v.aval.dtype, "itemsize", 8)

@@ -17,3 +17,4 @@ from jaxinit.records._sites import ParameterStatistics as ParameterStatistics
 from jaxinit.records._sites import Site as Site
 from jaxinit.records._spectrum import Spectrum as Spectrum
 from jaxinit.records._statistic import Statistic as Statistic
+from jaxinit.records._sweep import Sweep as Sweep

@@ -13,15 +13,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxinit import __version__
-from jaxinit.cli import _compare, _demo, _phase, _saved, _simulate
+from jaxinit.cli import _compare, _demo, _phase, _saved, _simulate, _sweep
 from jaxinit.cli._output import Output
 
-COMMANDS: tuple[Any, ...] = (_demo, _simulate, _phase, _compare, _saved.Report(), _saved.Plot())
+COMMANDS: tuple[Any, ...] = (_demo, _simulate, _sweep, _phase, _compare, _saved.Report(), _saved.Plot())
 
 _EPILOG = """\
 examples:
   jaxinit demo                                        the whole story in about two minutes
   jaxinit simulate --depth 50 --init he,xavier        signal and gradient, layer by layer
+  jaxinit sweep --depth 10,50 --activation tanh,relu  the same over a grid of networks
   jaxinit phase tanh                                  order, chaos and the edge between them
   jaxinit compare --data digits --init he,xavier      what the initializer does to training
   jaxinit report demo/he.npz demo/xavier.npz          one page from saved records
@@ -80,8 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Output(as_json=options.json, quiet=options.quiet, words=words)
     try:
         options.run(options, out)
-    except KeyboardInterrupt:
-        print("jaxinit: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print("jaxinit: interrupted", *getattr(stop, "__notes__", ()), sep="\n", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `jaxinit ... | head` is no error

@@ -29,6 +29,37 @@ def numbers(text: str) -> list[float]:
         ) from None
 
 
+def values(text: str) -> list[float]:
+    """Numbers, and ranges LOW:HIGH:COUNT of evenly spaced ones: `0,0.5:2:4` is 0, 0.5, 1, 1.5, 2."""
+    out: list[float] = []
+    for part in split(text):
+        low, *rest = part.split(":")
+        try:
+            if not rest:
+                out.append(float(low))
+                continue
+            high, count = rest
+            first, last, n = float(low), float(high), int(count)
+            if n < 2:
+                raise ValueError
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"{part!r} is neither a number nor LOW:HIGH:COUNT such as 0.5:4:8"
+            ) from None
+        out += [first + (last - first) * i / (n - 1) for i in range(n)]
+    return out
+
+
+def integers(text: str) -> list[int]:
+    """`10,50` as integers."""
+    try:
+        return [int(part) for part in split(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an integer or a list of integers such as 10,50"
+        ) from None
+
+
 def seeds(text: str) -> Any:
     """`16` (seeds 0 to 15) or `100,101,102` (these seeds)."""
     try:

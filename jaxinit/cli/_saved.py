@@ -21,9 +21,13 @@ examples:
 """
 
 
+#: Points of a sweep that are shown, evenly spaced.
+_POINTS = 8
+
+
 def load(files: list[str]) -> dict[str, Any]:
-    """Label -> record from `FILE` (labelled by its name) or `LABEL=FILE`."""
-    from jaxinit.records import load
+    """Label -> record from `FILE` (labelled by its name) or `LABEL=FILE`; of a sweep, a record a point."""
+    from jaxinit.records import Sweep, load
 
     out: dict[str, Any] = {}
     for word in files:
@@ -32,7 +36,11 @@ def load(files: list[str]) -> dict[str, Any]:
             label, path = Path(word).stem, word
         if label in out:
             raise ValueError(f"two records are labelled {label!r}: name them, as in first={path}")
-        out[label] = load(path)
+        record = load(path)
+        if isinstance(record, Sweep):
+            out |= {f"{label}: {name}": point for name, point in record.propagations(_POINTS).items()}
+        else:
+            out[label] = record
     return out
 
 

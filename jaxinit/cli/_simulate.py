@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from jaxinit.cli import _options
+from jaxinit.cli import _machine, _options
 from jaxinit.cli._output import Output
 
 _EPILOG = """\
@@ -13,6 +13,7 @@ examples:
   jaxinit simulate --depth 50 --width 512 --init he,xavier
   jaxinit simulate --depth 100 --activation tanh --weight-variance 0.8,1,1.5 --bias-variance 0.05
   jaxinit simulate --init 'normal(stddev=0.05),orthogonal(1.41)' --seeds 256 --out runs/first
+  jaxinit simulate --depth 1000 --seeds 100000 --devices 2 --resume runs/deep
 """
 
 
@@ -68,6 +69,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         help="let implicit treat other iid laws as Gaussian (error O(1/width))",
     )
     run.add_argument("--forward-only", action="store_true", help="leave the gradients out")
+    _machine.add(own)
     own.set_defaults(run=run_command)
 
 
@@ -87,13 +89,17 @@ def run_command(options: argparse.Namespace, out: Output) -> None:
     from jaxinit.cli import _results
     from jaxinit.simulate import simulate
 
+    leads = _machine.begin(options, out)
     records = {}
     for label, network in _networks(options).items():
         with out.progress(f"simulate {label}") as progress:
             records[label] = simulate(
                 network, options.seeds, q=options.q, correlation=options.correlation, sampler=options.sampler,
                 approximate=options.approximate, backward=not options.forward_only, progress=progress,
+                **_machine.keywords(options, _results.file_name(label)),
             )  # fmt: skip
+    if not leads:
+        return
     _results.show_depth(out, records)
     verdicts = _results.show_verdicts(out, records)
     files: list[Any] = []

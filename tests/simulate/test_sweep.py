@@ -110,7 +110,7 @@ def test_names_and_numbers_of_values() -> None:
     before = _engine._chunk._cache_size()
     out = sweep(grid, 2, **OPTIONS | {"record": ["second_moment"]})
     assert _engine._chunk._cache_size() - before == 2  # one an activation; beta and variances are numbers
-    assert out.axes["activation"] == ("square", "cube") and "beta=0.5" in out.axes["residual"][1]
+    assert out.axes["activation"] == ("square", "half") and "beta=0.5" in out.axes["residual"][1]
     values = out["second_moment"].mean[..., -1, 0].ravel()
     assert len(np.unique(values)) == values.size
     assert out.at(activation="half", bias_variance=0.2, residual=out.axes["residual"][0]).count == 2

@@ -1,0 +1,127 @@
+"""`jaxinit sweep`: signal and gradient over a grid of networks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from jaxinit.cli import _machine, _options
+from jaxinit.cli._output import Output
+
+_EPILOG = """\
+examples:
+  jaxinit sweep --activation tanh,relu --weight-variance 0.5:3:11 --bias-variance 0.05
+  jaxinit sweep --depth 10,30,100 --width 64,256 --init he,xavier,orthogonal --seeds 256 --out runs/sweep
+  jaxinit sweep --depth 200 --weight-variance 1:2:101 --resume runs/fine --json
+
+Every option that takes a list is an axis of the grid. LOW:HIGH:COUNT is a range of evenly spaced numbers.
+The record of all points is DIR/sweep.npz; figures and report show at most 8 of them, evenly spaced.
+"""
+
+#: Points that figures and report show.
+_SHOWN = 8
+
+
+def add(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command to the parser."""
+    own = commands.add_parser(
+        "sweep",
+        parents=[common],
+        help="signal and gradient over a grid of depths, widths, activations, variances or initializers",
+        description="Simulate fully connected networks at every point of a grid, over the same seeds. Points that "
+        "differ only in numbers share one compiled program.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    grid = own.add_argument_group("grid")
+    grid.add_argument(
+        "--depth", type=_options.integers, default=[30], metavar="L[,L...]", help="(default: 30)"
+    )
+    grid.add_argument(
+        "--width", type=_options.integers, default=[256], metavar="N[,N...]", help="(default: 256)"
+    )
+    grid.add_argument("--activation", default="relu", metavar="NAME[,NAME...]", help="(default: relu)")
+    law = grid.add_mutually_exclusive_group()
+    law.add_argument("--init", metavar="NAME[,NAME...]", help="initializers")
+    law.add_argument(
+        "--weight-variance", type=_options.values, metavar="V[,V...]",
+        help="weights of variance V / fan_in (default: 1,1.5,2,2.5,3)",
+    )  # fmt: skip
+    grid.add_argument(
+        "--bias-variance", type=_options.values, default=[0.0], metavar="V[,V...]", help="(default: 0)"
+    )
+    grid.add_argument(
+        "--ensemble", default="gaussian", metavar="LAW[,LAW]",
+        help="gaussian or orthogonal, with --weight-variance (default: gaussian)",
+    )  # fmt: skip
+    grid.add_argument(
+        "--q", type=_options.values, default=[1.0], metavar="Q[,Q...]",
+        help="mean square entry of the inputs (default: 1)",
+    )  # fmt: skip
+    grid.add_argument(
+        "--correlation", type=_options.values, default=[0.5], metavar="C[,C...]",
+        help="of the two inputs (default: 0.5)",
+    )  # fmt: skip
+    run = own.add_argument_group("run")
+    run.add_argument(
+        "--seeds",
+        type=_options.seeds,
+        default=64,
+        metavar="N",
+        help="a count, or a list of seeds (default: 64)",
+    )
+    run.add_argument(
+        "--sampler", default="auto", metavar="NAME", help="auto, implicit or materialized (default: auto)"
+    )
+    run.add_argument(
+        "--approximate",
+        action="store_true",
+        help="let implicit treat other iid laws as Gaussian (error O(1/width))",
+    )
+    run.add_argument("--forward-only", action="store_true", help="leave the gradients out")
+    _machine.add(own)
+    own.set_defaults(run=run_command)
+
+
+def _grid(options: argparse.Namespace) -> dict[str, Any]:
+    """The axes that have more than one value, and the constants."""
+    lists: dict[str, Any] = {
+        "activation": _options.split(options.activation), "depth": options.depth, "width": options.width,
+        "bias_variance": options.bias_variance, "q": options.q, "correlation": options.correlation,
+    }  # fmt: skip
+    if options.init is not None:
+        found = _options.initializers(options.init)
+        lists = {"initializer": found if len(found) > 1 else list(found.values()), **lists}
+    else:
+        variances = options.weight_variance or [1.0, 1.5, 2.0, 2.5, 3.0]
+        lists = {"weight_variance": variances, "ensemble": _options.split(options.ensemble), **lists}
+    return {name: values if len(values) > 1 else values[0] for name, values in lists.items()}
+
+
+def run_command(options: argparse.Namespace, out: Output) -> None:
+    """Run `jaxinit sweep`."""
+    from jaxinit.cli import _results
+    from jaxinit.report import report
+    from jaxinit.simulate import sweep
+
+    grid = _grid(options)
+    leads = _machine.begin(options, out)
+    with out.progress("sweep") as progress:
+        record = sweep(
+            grid, options.seeds, sampler=options.sampler, approximate=options.approximate,
+            backward=not options.forward_only, progress=progress, **_machine.keywords(options),
+        )  # fmt: skip
+    if not leads:
+        return
+    out.say(record.table(max_rows=48))
+    files: list[Any] = []
+    if options.out:
+        target, shown = Path(options.out), record.propagations(_SHOWN)
+        files = [record.save(target / "sweep.npz"), *_results.draw(target, shown)]
+        some = "" if len(shown) == len(record.points) else f" ({len(shown)} of {len(record.points)} points)"
+        page = report(shown, target / "report.html", title=record.label.capitalize() + some, rerun=out.rerun)
+        files.append(page)
+        out.path(page)
+    points = [_results.propagation_json(point) for point in record.propagations().values()]
+    out.result({"command": "sweep", "axes": record.axes, "points": points, "files": files})

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxinit.compare._training import Programs
+from jaxinit.compare._outputs import kernel_outputs
+from jaxinit.compare._training import Carry, Programs
 
 #: What is recorded at each site (each kernel), by name.
 SIGNALS = {
@@ -26,21 +27,24 @@ def sites_of(params: Any) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda n: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", n)]))
 
 
-def observe(programs: Programs, carry: Any, rate: Any, x: Any, y: Any) -> dict[str, Any]:
-    """Every signal on one batch, `(sites,)` each, without moving the run."""
-    params, state, memory, _ = carry
+def observe(programs: Programs, carry: Carry, rate: Any, x: Any, y: Any) -> dict[str, Any]:
+    """Every signal on one batch, `(sites,)` each, without moving the run; nan for outputs out of sight."""
+    params = carry.params
+
+    def apply(parameters: Any, batch: Any, state: Any) -> Any:
+        return programs.model.apply(parameters, state, batch, False, None)[0]
 
     def loss(parameters: Any) -> Any:
-        outputs, _ = programs.model.apply(parameters, state, x, False, None)
-        return jnp.mean(programs.task.losses(outputs, y))
+        return jnp.mean(programs.task.losses(apply(parameters, x, carry.state), y))
 
     with jax.numpy_dtype_promotion("standard"):
         gradient = jax.grad(loss)(params)
-        updates, _ = programs.optimizer(rate).update(gradient, memory, params)
+        updates, _ = programs.optimizer(rate).update(gradient, carry.memory, params)
+        places = {path: _site(path) for path, _ in _kernels(params)}
+        outputs = kernel_outputs(apply, params, lambda path: places.get(path), x, carry.state)
     weights, gradients, moves = (
         {_site(p): leaf for p, leaf in _kernels(t)} for t in (params, gradient, updates)
     )
-    outputs = {} if programs.model.observe is None else programs.model.observe(params, state, x)
     columns: dict[str, list[Any]] = {name: [] for name in SIGNALS}
     for site in sites_of(params):
         norm = _rms(weights[site])

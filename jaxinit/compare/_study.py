@@ -17,7 +17,7 @@ from jaxinit._core import checks
 from jaxinit.compare import _progress
 from jaxinit.compare._arms import Arm, arms_of, label_of, rates_of
 from jaxinit.compare._data import Dataset, load_data
-from jaxinit.compare._execute import Compiled, Goal, HeldOut, Plan, compiled, together, train_many, train_one
+from jaxinit.compare._execute import Compiled, Goal, Group, HeldOut, Plan, compiled, together, train, width
 from jaxinit.compare._optimizers import FixedRate, takes_traced_rate
 from jaxinit.compare._outcomes import Outcomes, Run, Store
 from jaxinit.compare._signals import SIGNALS, sites_of
@@ -117,7 +117,7 @@ def compare(
     if batch_size > len(dataset.x_train):
         rule = f"at most the {len(dataset.x_train)} examples of the training part"
         raise checks.bad("compare", "batch_size", rule, batch_size)
-    adapted = adapt(model)
+    adapted = adapt(model, where="compare")
     params = _check_shapes(adapted, arms, dataset, work)
     sites = sites_of(params) if signals else ()
 
@@ -188,6 +188,7 @@ class _Study:
         self.programs = 0
         self.signals = {} if plan.watched is None else dict.fromkeys(SIGNALS, len(sites))
         self.drawn: dict[tuple[int, int], Any] = {}
+        self.orders: dict[int, np.ndarray] = {}
 
     def outcomes(self, config: dict[str, Any], identify: bool) -> Outcomes:
         """Empty outcomes; with the fingerprint by which an unfinished study is known again, if asked."""
@@ -222,16 +223,11 @@ class _Study:
         key = jax.random.fold_in(self.keys[s], _DRAW)
         return self.model.init(initializer, key, jnp.asarray(self.data.x_train[:1]))
 
-    def noise(self, s: int) -> Any:
-        return jax.random.fold_in(self.keys[s], _NOISE)
-
     def run(self, store: Store, at_once: int, report: Callable[[int, int], object]) -> None:
         """Train every run that is not done yet."""
         steps = int(self.plan.evaluated_at[-1])
         total = store.outcomes.done.size * steps
-        finished = int(store.outcomes.done.sum()) * steps
-        seen = finished
-        orders = [self.order(s, steps) for s in range(len(self.seeds))]
+        finished = seen = int(store.outcomes.done.sum()) * steps
         report(finished, total)
 
         def tick(taken: int) -> None:
@@ -239,51 +235,38 @@ class _Study:
             seen += taken
             report(min(seen, total), total)
 
-        for programs, runs in self.groups(store.outcomes.done):
-            before = programs.traces
-            for group in _grouped(runs, at_once):
-                self.train(programs, store.outcomes, group, orders, tick, at_once)
-                store.finish(group)
-                finished += len(group) * steps
+        for programs, runs in self.groups(store.outcomes.done, at_once > 0):
+            before, size = programs.traces, width(at_once, len(runs))
+            for members in _grouped(runs, size):
+                train(programs, self.plan, store, self.group(members), size, tick)
+                store.finish(members)
+                finished += len(members) * steps
                 seen = finished
                 report(finished, total)
             self.programs += programs.traces - before
 
-    def train(
-        self, programs: Compiled, out: Outcomes, group: list[Run], orders: list[np.ndarray],
-        tick: Callable[[int], None], at_once: int,
-    ) -> None:  # fmt: skip
-        out.reset(group)
-        needed = dict.fromkeys((i, s) for i, _, s in group)
+    def group(self, runs: list[Run]) -> Group:
+        """What runs that train at once start from."""
+        needed = dict.fromkeys((i, s) for i, _, s in runs)
         if needed.keys() != self.drawn.keys():  # the rates of one draw follow each other
             self.drawn = {(i, s): self.draw(self.arms[i].initializer, s) for i, s in needed}
-        variables = [self.drawn[i, s] for i, _, s in group]
-        rates = [float(self.rates[r]) for _, r, _ in group]
-        seeds = [s for *_, s in group]
-        if at_once == 1:
-            (s,) = seeds
-            train_one(
-                programs, self.plan, out, group[0], variables[0], rates[0], self.noise(s), orders[s], tick
-            )
-            return
-        noise = jnp.stack([self.noise(s) for s in seeds])
-        train_many(
-            programs,
-            self.plan,
-            out,
-            group,
-            variables,
-            rates,
-            noise,
-            np.stack([orders[s] for s in seeds]),
-            tick,
+        return Group(
+            runs,
+            [self.drawn[i, s] for i, _, s in runs],
+            [float(self.rates[r]) for _, r, _ in runs],
+            [jax.random.fold_in(self.keys[s], _NOISE) for *_, s in runs],
+            [self.order(s) for *_, s in runs],
         )
 
-    def order(self, s: int, steps: int) -> np.ndarray:
-        key = jax.random.fold_in(self.keys[s], _ORDER)
-        return epochs(key, len(self.data.x_train), self.batch_size, steps)
+    def order(self, s: int) -> np.ndarray:
+        """`(steps, batch)` examples of seed number s."""
+        if s not in self.orders:
+            key = jax.random.fold_in(self.keys[s], _ORDER)
+            steps = int(self.plan.evaluated_at[-1])
+            self.orders[s] = epochs(key, len(self.data.x_train), self.batch_size, steps)
+        return self.orders[s]
 
-    def groups(self, done: np.ndarray) -> list[tuple[Compiled, list[Run]]]:
+    def groups(self, done: np.ndarray, together: bool) -> list[tuple[Compiled, list[Run]]]:
         """Runs still to do, by the program that serves them."""
         out: list[tuple[Compiled, list[Run]]] = []
         for name, factory in {arm.optimizer_name: arm.optimizer for arm in self.arms}.items():
@@ -291,10 +274,10 @@ class _Study:
             runs = [(i, r, s) for i in who for s in range(len(self.seeds)) for r in range(len(self.rates))]
             runs = [run for run in runs if not done[run]]
             if takes_traced_rate(factory):
-                out.append((compiled(self.model, factory, self.work), runs))
+                out.append((compiled(self.model, factory, self.work, together), runs))
                 continue
             for r, rate in enumerate(self.rates):
-                fixed = compiled(self.model, FixedRate(factory, float(rate)), self.work)
+                fixed = compiled(self.model, FixedRate(factory, float(rate)), self.work, together)
                 out.append((fixed, [run for run in runs if run[1] == r]))
         return out
 
@@ -310,16 +293,16 @@ def _checksum(*arrays: Any) -> int:
     return total
 
 
-def _goal(stop_at: Any, work: Task) -> Goal | None:
+def _goal(stop_at: Any, work: Task) -> Goal:
     if stop_at is None:
-        return None
+        return Goal()
     known = ("validation_loss", "validation_accuracy") if work.classification else ("validation_loss",)
     if not isinstance(stop_at, dict) or len(stop_at) != 1:
         rule = "a dict of one metric to its level, such as {'validation_accuracy': 0.9}"
         raise checks.wrong_type("compare", "stop_at", rule, stop_at)
     ((metric, level),) = stop_at.items()
     checks.choice("compare", "stop_at", metric, known)
-    return Goal(metric, float(checks.number("compare", "stop_at", level)))
+    return Goal(**{metric.removeprefix("validation_"): float(checks.number("compare", "stop_at", level))})
 
 
 def _shapes(model: Model, initializer: Any, x: jax.ShapeDtypeStruct) -> Any:
@@ -328,6 +311,13 @@ def _shapes(model: Model, initializer: Any, x: jax.ShapeDtypeStruct) -> Any:
         return _remembered_shapes(model, initializer, x)
     except TypeError:  # an initializer that cannot be hashed, or one that is no initializer: trace and see
         return _remembered_shapes.__wrapped__(model, initializer, x)
+
+
+@functools.lru_cache(maxsize=32)
+def _output(model: Model, leaves: tuple[Any, ...], structure: Any, x: jax.ShapeDtypeStruct) -> Any:
+    """The shape of the outputs for parameters and state of these shapes, by tracing."""
+    variables = jax.tree.unflatten(structure, leaves)
+    return jax.eval_shape(lambda v, i: model.apply(v[0], v[1], i, False, None)[0], variables, x)
 
 
 @functools.lru_cache(maxsize=256)
@@ -348,7 +338,8 @@ def _check_shapes(model: Model, arms: tuple[Arm, ...], data: Dataset, work: Task
         if variables != drawn[first]:
             rule = f"initializers of one model, but {name!r} and {first!r} give other parameters"
             raise checks.bad("compare", "initializers", rule, name, "Compare models by separate studies.")
-    outputs, _ = jax.eval_shape(lambda v, i: model.apply(v[0], v[1], i, False, None), drawn[first], x)
+    leaves, structure = jax.tree.flatten(drawn[first])
+    outputs = _output(model, tuple(leaves), structure, x)
     if work.name in ("cross_entropy", "mse") and outputs.shape != (2, data.outputs):
         rule = f"one that returns {data.outputs} outputs an example for data {data.name!r}"
         got = f"outputs of shape {outputs.shape} for 2 examples"

@@ -34,14 +34,11 @@ class Model:
             collections that are not trained (empty for most models).
         apply: `(params, state, x, train, key) -> (output, state)`. `train` is a Python bool; `key` feeds
             dropout and the like, and may be None when `train` is False.
-        observe: `(params, state, x) -> {path: output}` of the layers that hold a kernel, or None where the
-            kind of model has no way to see them.
     """
 
     name: str
     init: Callable[[Initializer | None, Any, Any], tuple[Any, Any]]
     apply: Callable[[Any, Any, Any, bool, Any], tuple[Any, Any]]
-    observe: Callable[[Any, Any, Any], dict[str, Any]] | None = None
 
 
 def from_functions(init: Callable[..., Any], apply: Callable[..., Any], name: str = "functions") -> Model:
@@ -74,7 +71,7 @@ def from_functions(init: Callable[..., Any], apply: Callable[..., Any], name: st
     )
 
 
-def adapt(model: Any) -> Model:
+def adapt(model: Any, *, where: str = "adapt") -> Model:
     """The pair of pure functions behind a model.
 
     How an initializer gets into the model depends on what the model is:
@@ -91,7 +88,8 @@ def adapt(model: Any) -> Model:
     the initializer: one function is compiled for all.
 
     Raises:
-        TypeError: the model is none of these, or an nnx module instead of a factory of such.
+        TypeError: the model is none of these, an nnx module instead of a factory of such, or a linen class that
+            takes more than its initializers; the error speaks of the argument `model` of `where`.
 
     Example:
         >>> import jax, jax.numpy as jnp, flax.linen as nn
@@ -109,12 +107,17 @@ def adapt(model: Any) -> Model:
         return _linen.of_module(model)
     if isinstance(model, nnx.Module):
         raise checks.wrong_type(
-            "adapt", "model", "a factory `rngs -> nnx.Module`, so that every seed has parameters of its own",
+            where, "model", "a factory `rngs -> nnx.Module`, so that every seed has parameters of its own",
             type(model).__name__, "Pass `lambda rngs: MyModule(..., rngs=rngs)`.",
         )  # fmt: skip
     if not callable(model):
-        raise checks.wrong_type("adapt", "model", "a model", model, _WAY_OUT)
+        raise checks.wrong_type(where, "model", "a model", model, _WAY_OUT)
     takes = _parameters(model)
+    if inspect.isclass(model) and issubclass(model, nn.Module):
+        needed = [name for name, required in takes.items() if required and name != "kernel_init"]
+        if needed:
+            way_out = f"Make one: {model.__name__}({', '.join(f'{name}=...' for name in needed)})."
+            raise checks.wrong_type(where, "model", "a linen module, not its class", model.__name__, way_out)
     if "rngs" in takes:
         return _nnx.from_factory(model, takes_initializer="kernel_init" in takes)
     if "kernel_init" in takes:
@@ -123,7 +126,7 @@ def adapt(model: Any) -> Model:
         return _linen.from_factory(model, lambda initializer: model(initializer))
     found = "no argument" if not required else f"the arguments {', '.join(required)}"
     raise checks.wrong_type(
-        "adapt",
+        where,
         "model",
         f"a factory that takes `kernel_init` or `rngs`, but it takes {found}",
         model,
@@ -143,8 +146,9 @@ def _parameters(model: Callable[..., Any]) -> dict[str, bool]:
         signature = inspect.signature(made)
     except (TypeError, ValueError):
         return {}
+    parameters = list(signature.parameters.items())
     return {
         name: parameter.default is inspect.Parameter.empty
-        for name, parameter in signature.parameters.items()
-        if parameter.kind in kinds and name != "self"
+        for name, parameter in (parameters[1:] if inspect.isclass(model) else parameters)
+        if parameter.kind in kinds
     }

@@ -41,7 +41,7 @@ def from_module(module: nn.Module) -> Model:
         with nn.intercept_methods(_replacing(initializer)):
             return _init(module, key, x)
 
-    return Model(type(module).__name__, init, _apply(module), _observe(module))
+    return Model(type(module).__name__, init, _apply(module))
 
 
 def from_factory(factory: Any, make: Callable[[Initializer], Any]) -> Model:
@@ -65,9 +65,7 @@ def _model(
         return _init(module, key, x)
 
     label = type(template).__name__
-    return Model(
-        label if name in (None, "<lambda>") else str(name), init, _apply(template), _observe(template)
-    )
+    return Model(label if name in (None, "<lambda>") else str(name), init, _apply(template))
 
 
 def _checked(module: Any) -> nn.Module:
@@ -113,28 +111,3 @@ def _apply(module: nn.Module) -> Callable[..., tuple[Any, Any]]:
             return module.apply(variables, x, rngs=rngs, **_flags(module, train)), state
 
     return apply
-
-
-def _observe(module: nn.Module) -> Callable[..., dict[str, Any]]:
-    """The outputs of the submodules that hold a kernel of their own, by path, in evaluation mode."""
-
-    def seen(submodule: nn.Module, name: str) -> bool:
-        return name == "__call__" and submodule.has_variable("params", "kernel")
-
-    def observe(params: Any, state: Any, x: Any) -> dict[str, Any]:
-        with jax.numpy_dtype_promotion("standard"):
-            _, found = module.apply(
-                {"params": params, **state},
-                x,
-                capture_intermediates=seen,
-                mutable=["intermediates"],
-                **_flags(module, train=False),
-            )
-        out = {}
-        for path, leaf in jax.tree_util.tree_leaves_with_path(found.get("intermediates", {})):
-            parts = [str(getattr(part, "key", "")) for part in path]
-            if "__call__" in parts:
-                out["/".join(parts[: parts.index("__call__")])] = leaf
-        return out
-
-    return observe

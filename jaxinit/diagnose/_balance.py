@@ -30,6 +30,9 @@ def steps(case: Case) -> list[Finding]:
         scale = max(1.4826 * float(np.median(np.abs(deviation))), 0.1)
         i = int(np.argmax(np.abs(deviation)))
         score = abs(float(deviation[i])) / scale
+        # One site that is off makes two steps, there and back: it stands between them.
+        back = i > 0 and -deviation[i - 1] * np.sign(deviation[i]) > 0.5 * abs(deviation[i])
+        odd = p.sites[i] if back else p.sites[i + 1]
         # The scatter of the other steps is the error of one, whatever it comes from.
         decades = Figure(abs(float(deviation[i])), scale, len(step) - 1, f"{len(step)} steps").scaled(_DECADE)
         p_value = decades.p_above(math.log10(at.STEP_FACTOR)) * len(step)
@@ -37,16 +40,16 @@ def steps(case: Case) -> list[Finding]:
             continue
         among = f" among {len(p.sites)} {kind} sites" if kind else ""
         text = (
-            f"{case.name(p.sites[i + 1])} disagrees with its neighbours{among}: the second moment changes by "
-            f"×{format_log(float(step[i]))} from {case.name(p.sites[i])}, by ×{format_log(float(np.median(step)))} "
-            f"from layer to layer elsewhere (robust z {score:.0f})."
+            f"{case.name(odd)} disagrees with its neighbours{among}: the second moment changes by "
+            f"×{format_log(float(step[i]))} from {case.name(p.sites[i])} to the next, "
+            f"by ×{format_log(float(np.median(step)))} from layer to layer elsewhere (robust z {score:.0f})."
         )
         out.append(
             finding(
                 "step",
                 "warning",
                 text,
-                (p.sites[i + 1],),
+                (odd,),
                 ("decades of the step beyond the median step", decades),
                 math.log10(at.STEP_FACTOR),
                 p_value,

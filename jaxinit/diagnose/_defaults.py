@@ -8,6 +8,7 @@ from jaxinit.diagnose import thresholds as at
 from jaxinit.diagnose._case import Case, finding
 from jaxinit.diagnose._certainty import Figure
 from jaxinit.diagnose._profile import change
+from jaxinit.diagnose._scale import grade
 from jaxinit.records import Finding
 
 #: n_in Var(W) of what layers are made with by default, and who makes them so.
@@ -20,6 +21,8 @@ DEFAULTS = (
 #: Systematic error a layer of infinite-width theory against a network of a hundred units, in log <z^2>.
 _BIAS = 0.02
 _LONGEST = 200
+#: Width a layer of an interval that can still name one default: the logs of their rates are log 2 and more apart.
+_PRECISE = 0.3
 
 
 def wrong_default(case: Case) -> list[Finding]:
@@ -28,8 +31,8 @@ def wrong_default(case: Case) -> list[Finding]:
     From the mean square measured at the first layer the length map q' = sigma_w^2 E[phi(sqrt(q) z)^2] (Poole et al.
     2016) is iterated through a plain stack with n_in Var(W) of each default; the annealed change end to end (see
     `Change`) has to lie within its 99.9 % interval, widened by 0.02 a layer for finite width. Only where the signal
-    falls or grows by a factor ten, the activation is known (or the values after it are half zeros, a ReLU's), and
-    nothing in the record speaks of skips, normalization or dropout.
+    vanishes or explodes (or drifts, by a factor ten: a note), the activation is known (or the values after it are
+    half zeros, a ReLU's), and nothing in the record speaks of skips, normalization or dropout.
     """
     p, name = case.forward, case.activation
     if p is None or name is None or not case.may_be_plain:
@@ -41,10 +44,11 @@ def wrong_default(case: Case) -> list[Finding]:
     layers = len(p.sites) - 1 if case.record.layout else layers
     if not 2 <= layers <= _LONGEST:
         return []
-    measured = change(p).annealed
-    if abs(measured.value) < at.NOTE_DECADES * math.log(10.0):
-        return []
+    moved = change(p)
+    graded, measured = grade(moved), moved.annealed
     low, high = measured.interval(1.0 - at.SURE)
+    if graded is None or high - low > _PRECISE * layers:
+        return []
     slack = _BIAS * layers
     fits = []
     for variance, default, whose in DEFAULTS:
@@ -55,7 +59,7 @@ def wrong_default(case: Case) -> list[Finding]:
         return []
     _, default, whose, predicted = fits[0]
     rate = math.exp(measured.value / layers)
-    bad = abs(measured.value) > at.DECADES * math.log(10.0)
+    bad = graded[0] != "note"
     text = (
         f"This is what {default} ({whose}) does before {name}: theory says ×{math.exp(predicted / layers):.3g} a "
         f"layer, measured ×{rate:.3g} [{math.exp(low / layers):.3g}, {math.exp(high / layers):.3g}]."

@@ -37,10 +37,9 @@ def not_finite(case: Case) -> list[Finding]:
     ):
         bad = np.zeros(case.depth, bool)
         if log is not None and log.mean.size:
-            undefined = (log.defined == 0) & (log.count > 0)
-            bad |= (~undefined & ~(log.max < np.inf)).any(axis=1) | (~undefined & np.isnan(log.mean)).any(
-                axis=1
-            )
+            # In a probed model a figure may not exist; elsewhere what is undefined was no number.
+            undefined = np.full(log.mean.shape, bool(r.layout)) & (log.defined == 0)
+            bad |= (~undefined & ~((log.max < np.inf) & ~np.isnan(log.mean))).any(axis=1)
         if fraction is not None and fraction.mean.size:
             bad |= np.nan_to_num(fraction.max) > 0.0
         if not bad.any():
@@ -128,9 +127,8 @@ def no_gradient(case: Case) -> list[Finding]:
     if stat is None or not stat.mean.size or case.silent.any():
         return []
     missing = always_zero(stat, case.depth)
-    if stat.count:
-        missing = missing | ~exists(stat)
     if r.layout:
+        missing = missing | ~exists(stat)
         missing &= np.array(
             [s.branch is None and s.dtype.startswith(_FLOATS) and s.role != "input" for s in r.layout]
         )

@@ -13,7 +13,7 @@ from jaxinit.records import Propagation
 from jaxinit.records._depth import positions
 
 #: With fewer seeds their spread is known badly: that between layers is used beside it.
-_FEW = 8
+FEW = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +128,7 @@ def change(p: Profile) -> Change:
             error = float(p.stderr[-1] + p.stderr[0])
             v = max(float(p.spread[-1] ** 2 - p.spread[0] ** 2), 0.0)
         dof, dof_v = n - 1, n - 1
-        if n < _FEW:
+        if n < FEW:
             error, dof = max(error, walk), n - 1 + max(m - 1, 0)
             v, dof_v = max(v, n * walk**2), dof
         typical = Figure(value, error, dof, f"{n} seeds")

@@ -162,8 +162,10 @@ def spread(case: Case) -> list[Finding]:
         moved = change(finite if noun == "signal" else finite.reversed())
         n = p.count
         # A standard deviation over n seeds has relative standard error 1 / sqrt(2 (n - 1)) for normal logs.
-        figure = Figure(moved.spread, moved.spread / math.sqrt(2.0 * (n - 1)), n - 1, f"{n} seeds")
-        p_value = figure.p_above(at.SPREAD)
+        relative = 1.0 / math.sqrt(2.0 * (n - 1))
+        figure = Figure(moved.spread, moved.spread * relative, n - 1, f"{n} seeds")
+        excess = math.log(moved.spread / at.SPREAD) if moved.spread else -math.inf
+        p_value = Figure(excess, relative, n - 1).p_above(0.0)
         if p_value < at.SURE:
             times = format_log(moved.spread)
             text = (

@@ -9,6 +9,7 @@ import numpy as np
 from jaxinit.diagnose import thresholds as at
 from jaxinit.diagnose._case import Case, finding
 from jaxinit.diagnose._certainty import Figure
+from jaxinit.diagnose._profile import units
 from jaxinit.records import Finding
 
 _WORDS = {
@@ -30,11 +31,11 @@ def flat_units(case: Case) -> list[Finding]:
         if stat is None or not np.isfinite(stat.mean).any():
             continue
         n = stat.count
-        dof = max(n - 1, 1) if n else math.inf
+        dof = n - 1 if n > 1 else math.inf
         basis = "exact" if n == 0 else f"{n} seed{'s' * (n > 1)}, {len(stat.mean)} sites tried"
         figures = [
-            Figure(float(m), 0.0 if math.isnan(s) else float(s), dof, basis)
-            for m, s in zip(stat.mean, stat.stderr, strict=True)
+            Figure(float(m), max(float(np.nan_to_num(s)), float(e)), dof, basis)
+            for m, s, e in zip(stat.mean, stat.stderr, _counting(case, stat.mean, n), strict=True)
         ]
         surely = [f.p_above(at.DEAD_SHARE) * len(figures) < at.SURE for f in figures]
         if not any(surely):
@@ -68,6 +69,15 @@ def flat_units(case: Case) -> list[Finding]:
             )
         )
     return out[:1]
+
+
+def _counting(case: Case, share: np.ndarray, seeds: int) -> np.ndarray:
+    """Standard error of a share of independent units: the least there is, and all that one seed tells."""
+    known = units(case.record)
+    if known is None or not seeds:
+        return np.zeros(share.shape)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.sqrt(share * (1.0 - share) / (known * seeds)))
 
 
 def identical_units(case: Case) -> list[Finding]:

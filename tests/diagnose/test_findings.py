@@ -1,0 +1,297 @@
+"""Every kind of finding is raised by what it names and by nothing else, says how sure it is, and can be mended."""
+
+import dataclasses
+import io
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+import jaxinit as ji
+from jaxinit.diagnose import KINDS, diagnose
+from jaxinit.records import Propagation, Site, Statistic
+
+L, SEEDS = 30, 12
+SITES = tuple(str(l) for l in range(1, L + 1))
+DEPTH = np.arange(float(L))
+
+
+def sampled(values, spread=0.02, seeds=SEEDS, seed=0):
+    """A Statistic over seeds whose samples scatter about `values` (sites, ...)."""
+    noise = np.random.default_rng(seed).standard_normal((seeds, *np.shape(values)))
+    with np.errstate(invalid="ignore"):
+        return Statistic.of(np.asarray(values)[None] + spread * noise)
+
+
+def record(
+    forward=0.0 * DEPTH, backward=0.0 * DEPTH, apart=0.5 + 0 * DEPTH, spread=0.02, seeds=SEEDS, **more
+):
+    """A Propagation with one input: logs of second moments, and 1 - c relative to noise."""
+    config = {"label": "made", "widths": [64] * len(forward), "activation": "relu", **more.pop("config", {})}
+    apart = np.asarray(apart)[:, None]
+    return Propagation(
+        "simulation", SITES[: len(forward)], 1, ((0, 1),),
+        log_second_moment=sampled(np.asarray(forward)[:, None], spread, seeds),
+        log_grad_second_moment=sampled(np.asarray(backward)[:, None], spread, seeds, 1),
+        one_minus_correlation=Statistic.of(
+            apart[None] * (1 + spread * np.random.default_rng(2).standard_normal((seeds, *apart.shape)))
+        ),
+        config=config, **more,
+    )  # fmt: skip
+
+
+def kinds(d, severity="warning"):
+    return {f.kind for f in d.at_least(severity)}
+
+
+def planted():
+    """Kind -> a record with that fault."""
+    falls, silent, late = -0.7 * DEPTH, np.where(DEPTH > 9, -np.inf, 0.0), 0.0 * DEPTH
+    late[-1] = -np.inf
+    jump, branch = np.where(DEPTH > 14, 6.0, 0.0), 0.0 * DEPTH
+    branch[7] = -np.inf
+    odd = 0.0 * DEPTH
+    odd[4:] = np.nan
+    share = np.full(L, 0.4)
+    share[11] = 0.99
+    ratio = np.full(L, 0.1)
+    ratio[5] = 60.0
+    some = np.zeros((SEEDS, L, 1))
+    some[0, 20:] = -np.inf
+    wide = np.random.default_rng(3).standard_normal((SEEDS, L, 1)).cumsum(axis=1) * 1.2
+    mean = {"mean": sampled(np.full((L, 1), 2.0), 0.0), "second_moment": sampled(np.full((L, 1), 4.0), 0.0)}
+    bf16 = tuple(Site(s, "output", "Dense", s, (2, 64), "bfloat16") for s in SITES)
+    return {
+        "vanishing_signal": record(falls), "exploding_signal": record(-falls),
+        "vanishing_gradient": record(backward=falls[::-1]), "exploding_gradient": record(-falls / 6, -falls[::-1]),
+        "chaos": record(backward=-falls[::-1]),
+        "underflow": record(-8.0 * DEPTH), "overflow": record(8.0 * DEPTH),
+        "not_finite_signal": record(odd), "not_finite_gradient": record(backward=odd[::-1]),
+        "zero_signal": record(silent), "zero_output": record(late), "silent_branch": record(branch),
+        "dying": dataclasses.replace(record(), log_second_moment=Statistic.of(some)),
+        "no_gradient": record(backward=silent[::-1]),
+        "identical_units": record(**mean),
+        "dead_units": record(dead_fraction=sampled(share, 1e-3)),
+        "saturated_units": record(saturated_fraction=sampled(share, 1e-3)),
+        "collapse": record(apart=0.5 * np.exp(-0.5 * DEPTH)),
+        "bf16_risk": dataclasses.replace(record(apart=1e-7 + 0 * DEPTH), layout=bf16),
+        "step": record(jump), "imbalance": record(update_ratio=sampled(ratio, 1e-3)),
+        "wrong_default": record(-math.log(2.0) * DEPTH), "spread": dataclasses.replace(
+            record(), log_second_moment=Statistic.of(wide)),
+    }  # fmt: skip
+
+
+PLANTED = planted()
+NOTES = {"zero_output", "silent_branch", "spread"}
+
+
+def test_every_kind_is_planted():
+    assert set(PLANTED) == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", sorted(PLANTED))
+def test_what_is_planted_is_found(kind):
+    d = diagnose(PLANTED[kind])
+    assert kind in kinds(d, "note" if kind in NOTES else "warning")
+    assert d.ok == bool(d) == (kind in NOTES) and (d.word == "alive") == d.ok
+    for f in d:
+        assert f.what.endswith(".") and f.source and set(f.where) <= set(SITES)
+        assert f.low <= f.value <= f.high or math.isnan(f.value)
+        assert 0.0 <= f.p_value < 1e-3 and f.basis
+        if f.severity != "note":
+            assert f.remedy
+
+
+ALONE = sorted(
+    set(PLANTED)
+    - NOTES
+    # what these do to the rest of the network is found as well
+    - {"underflow", "overflow", "exploding_gradient", "zero_signal", "wrong_default", "dying"}
+    - {"vanishing_signal", "exploding_signal"}
+)
+
+
+@pytest.mark.parametrize("kind", ALONE)
+def test_nothing_else_is_found(kind):
+    assert kinds(diagnose(PLANTED[kind])) == {kind}
+
+
+def test_a_healthy_record_has_no_findings():
+    more = {
+        "dead_fraction": sampled(np.full(L, 0.5), 0.05), "saturated_fraction": sampled(np.full(L, 0.5), 0.05),
+        "update_ratio": sampled(np.full(L, 0.1), 0.01), "mean": sampled(np.zeros((L, 1)), 0.1),
+        "second_moment": sampled(np.ones((L, 1)), 0.05),
+    }  # fmt: skip
+    d = diagnose(record(**more))
+    assert d.ok and not d.findings and d.word == "alive" and not d.skipped and "13 checks passed" in d.verdict
+
+
+@pytest.mark.parametrize("kind", sorted(set(PLANTED) - NOTES))
+def test_remedies_are_code(kind):
+    for f in diagnose(PLANTED[kind]).at_least("warning"):
+        scope = {"ji": ji, "jnp": jnp}
+        code = (
+            f.remedy if f.remedy.startswith("kernel_init, ") else f"made = dict({f.remedy.split('  #')[0]})"
+        )
+        exec(code, scope)
+        made = scope.get(
+            "made", {"kernel_init": scope.get("kernel_init"), "bias_init": scope.get("bias_init")}
+        )
+        assert made and all(v is not None for v in made.values())
+
+
+@pytest.mark.parametrize(
+    ("activation", "remedy"),
+    [
+        ("relu", "kernel_init=ji.he_normal()"), ("gelu", "kernel_init=ji.scaled_for('gelu')"),
+        ("tanh", "kernel_init, bias_init = ji.critical('tanh', bias_variance=0.05)"),
+        ("selu", "kernel_init=ji.lecun_normal()"),
+    ],
+)  # fmt: skip
+def test_the_remedy_follows_the_activation(activation, remedy):
+    assert diagnose(record(-0.8 * DEPTH, config={"activation": activation})).worst()[0].remedy == remedy
+
+
+def test_the_remedy_of_a_residual_network_is_in_its_branches():
+    network = "Network(depth=30, residual=Residual(alpha=1.0, beta=1.0, order='pre'), norm=None, dropout=0.0)"
+    [worst] = diagnose(record(0.7 * DEPTH, 0.7 * DEPTH[::-1], config={"network": network})).worst()
+    assert (
+        worst.kind == "exploding_signal"
+        and worst.remedy == "kernel_init=ji.residual(ji.he_normal(), depth=30)"
+    )
+
+
+def test_rates_come_with_their_interval_and_depths():
+    [f] = [f for f in diagnose(PLANTED["wrong_default"]) if f.kind == "vanishing_signal"]
+    assert f.evidence["factor_low"] < 0.5 < f.evidence["factor_high"] < 0.51
+    assert f.evidence["layers_to_1e3"] == pytest.approx(math.log(1e6) / math.log(2), rel=0.01)
+    assert f.evidence["layers_to_float32"] == pytest.approx(252, abs=2)
+    assert "×0.5 [" in f.what and f.where == ("1", "30") and f.place == "layers 1 to 30"
+
+
+@pytest.mark.parametrize("kind", ["not_finite_signal", "zero_signal"])
+def test_the_first_site_is_named(kind):
+    assert (
+        diagnose(PLANTED[kind]).worst()[0].where[0] == {"not_finite_signal": "5", "zero_signal": "11"}[kind]
+    )
+
+
+def test_the_layer_out_of_step_is_named():
+    assert diagnose(PLANTED["step"]).worst()[0].where == ("16",)
+    assert diagnose(PLANTED["imbalance"]).worst()[0].where == ("6",)
+    assert diagnose(PLANTED["dead_units"]).worst()[0].where == ("12",)
+
+
+def test_powers_of_depth_are_notes():
+    d = diagnose(record(4.0 * np.log1p(DEPTH)))
+    assert d.ok and [f.kind for f in d] == ["exploding_signal"] and "depth^4" in d.findings[0].what
+    assert kinds(diagnose(record(np.linspace(0, 4.0 * math.log(L), L)))) == {"exploding_signal"}
+
+
+def test_defaults_are_named_only_within_the_interval():
+    def named(rate, activation="relu"):
+        found = diagnose(record(math.log(rate) * DEPTH, config={"activation": activation}))
+        return [f.what for f in found if f.kind == "wrong_default"]
+
+    assert "lecun_normal" in named(0.5)[0] and "PyTorch" in named(1 / 6)[0]
+    assert not named(0.4) and not named(0.6) and not named(0.5, "tanh") and not named(0.5, "no such function")
+
+
+def test_more_spread_or_fewer_seeds_say_less():
+    """A change of 3.2 decades: sure with little noise, a note that says so with much."""
+    slope = -3.2 * math.log(10) / (L - 1) * DEPTH
+    assert kinds(diagnose(record(slope, spread=0.02))) == {"vanishing_signal"}
+    unsure = diagnose(record(slope, spread=1.0, seeds=9))
+    assert unsure.ok and all(f.severity == "note" for f in unsure)
+
+
+def test_the_drift_of_narrow_networks_is_no_fault():
+    """Walks of mean ratio 1 and variance 5/32 a layer, as He-initialized ReLU of width 32 makes: 200 records."""
+    rng, alarms = np.random.default_rng(7), 0
+    for _ in range(200):
+        own = rng.normal(-2.5 / 32, math.sqrt(5 / 32), (16, 99, 1)).cumsum(axis=1)
+        sites = tuple(map(str, range(1, 100)))
+        alarms += not diagnose(Propagation("simulation", sites, 1, log_second_moment=Statistic.of(own))).ok
+    assert alarms <= 2
+
+
+def test_the_same_drift_without_variance_is_one():
+    """The twin: the same typical change (seven powers of e), but every network has it."""
+    fixed = -5.0 / 64 * 100 * np.linspace(0, 1, L)
+    assert not diagnose(record(fixed)).ok
+
+
+def test_what_was_not_recorded_is_not_checked():
+    only = Propagation("theory", SITES, 1, log_second_moment=Statistic.exact(np.zeros((L, 1))))
+    d = diagnose(only)
+    assert d.ok and "bfloat16" in d.skipped and "one_minus_correlation not recorded" in d.skipped["bfloat16"]
+    empty = diagnose(Propagation("theory", SITES, 1))
+    assert empty.ok and empty.word == "" and "Nothing" in empty.verdict
+
+
+def test_one_site_and_one_seed():
+    assert diagnose(record(np.zeros(1), np.zeros(1), np.full(1, 0.5))).ok
+    one = diagnose(record(-2.0 * DEPTH, -2.0 * DEPTH[::-1], seeds=1))
+    assert "vanishing_signal" in kinds(one) and "one network" in one.worst()[0].basis
+
+
+def test_sites_of_different_kinds_are_not_compared():
+    """Dense layers at 1, norms at e^-8 between them: no step, nothing vanishes; twin: one dense layer is off."""
+    layout = tuple(
+        Site(f"b{i}/{k}", "output", k, f"b{i}/{k}", (4, 64), "float32")
+        for i in range(8)
+        for k in ("Dense", "LayerNorm")
+    )
+    log = np.array([0.0 if s.kind == "Dense" else -8.0 for s in layout])
+
+    def of(log):
+        sites = tuple(s.name for s in layout)
+        stat = sampled(log[:, None])
+        return Propagation("probe", sites, 1, log_second_moment=stat, layout=layout)
+
+    assert diagnose(of(log)).ok
+    log[8] += 7.0
+    assert diagnose(of(log)).worst()[0].where == ("b4/Dense",)
+
+
+def test_gradients_that_reach_nothing_in_a_model():
+    layout = tuple(Site(f"l{i}", "output", "Dense", f"l{i}", (4, 64), "float32") for i in range(4))
+    samples = np.zeros((5, 4, 1))
+    samples[:, 1] = np.nan
+    sites = tuple(s.name for s in layout)
+    r = Propagation(
+        "probe", sites, 1, log_second_moment=Statistic.of(np.zeros((5, 4, 1))),
+        log_grad_second_moment=Statistic.of(samples), layout=layout,
+    )  # fmt: skip
+    [f] = diagnose(r).at_least("warning")
+    assert (f.kind, f.severity, f.where) == ("no_gradient", "warning", ("l1", "l1"))
+
+
+def test_the_record(tmp_path):
+    d = diagnose(PLANTED["wrong_default"])
+    again = ji.load(d.save(tmp_path / "d.npz"))
+    assert again.findings == d.findings and again.verdict == d.verdict and repr(again) == repr(d)
+    assert d.worst(2) == d.findings[:2] and d.worst(0) == () and list(d) == list(d.findings)
+    assert [r["kind"] for r in d.rows()] == [f.kind for f in d.findings] and len(d.to_pandas()) == len(
+        d.findings
+    )
+    order = [("error", "warning", "note").index(f.severity) for f in d]
+    assert order == sorted(order)
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(d)
+    text = console.export_text()
+    assert "kernel_init=ji.he_normal()" in text and "layers 1 to 30" in text and "12 seeds" in text
+    assert d.verdict.startswith("Vanishing: the signal falls by ×0.5") and "more finding" in d.verdict
+    assert "error: The signal falls" in str(d)
+
+
+def test_bad_arguments():
+    with pytest.raises(TypeError, match=r"diagnose\(propagation=\.\.\.\).*ji\.simulate"):
+        diagnose({"log": 3})
+    d = diagnose(record())
+    with pytest.raises(ValueError, match="'error', 'warning' or 'note'"):
+        d.at_least("fatal")
+    with pytest.raises(ValueError, match="at least 0"):
+        d.worst(-1)

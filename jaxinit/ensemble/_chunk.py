@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,26 +39,28 @@ class Chunk:
         return {name: np.concatenate(parts) for name, parts in self.samples.items()}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The chunk as named arrays; `from_arrays` makes it again."""
-        names = list(self.moments)
-        out = {"names": np.frombuffer(json.dumps(names).encode(), np.uint8)}
-        for i, moments in enumerate(self.moments.values()):
-            out |= {f"{field}{i}": getattr(moments, field) for field in _FIELDS}
+        """The chunk as a few named arrays; `from_arrays` makes it again."""
+        every = self.moments.values()
+        header = {"names": list(self.moments), "shapes": [m.mean.shape for m in every]}
+        out = {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)}
+        out |= {field: np.concatenate([getattr(m, field).ravel() for m in every]) for field in _FIELDS}
         samples = self.stacked()
         if samples is not None:
-            out |= {f"samples{i}": samples[name] for i, name in enumerate(names)}
+            out |= {f"samples{i}": samples[name] for i, name in enumerate(self.moments)}
         return out
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, np.ndarray]) -> Chunk:
         """Raises KeyError or ValueError for arrays that are no chunk."""
-        names = json.loads(arrays["names"].tobytes().decode())
-        moments = {
-            name: Moments(*(arrays[f"{field}{i}"] for field in _FIELDS)) for i, name in enumerate(names)
-        }
+        header = json.loads(arrays["header"].tobytes().decode())
+        moments, start = {}, 0
+        for name, shape in zip(header["names"], header["shapes"], strict=True):
+            stop = start + math.prod(shape)
+            moments[name] = Moments(*(arrays[field][start:stop].reshape(shape) for field in _FIELDS))
+            start = stop
         if "samples0" not in arrays:
             return Chunk(moments, None)
-        return Chunk(moments, {name: (arrays[f"samples{i}"],) for i, name in enumerate(names)})
+        return Chunk(moments, {name: (arrays[f"samples{i}"],) for i, name in enumerate(moments)})
 
     @staticmethod
     def from_device(

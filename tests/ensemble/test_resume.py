@@ -161,7 +161,7 @@ def test_the_folder_holds_whole_files_that_numpy_reads(tmp_path: Path) -> None:
     plan = json.loads((tmp_path / "run.json").read_text())
     assert plan["configuration"]["law"] == "he" and plan["size"] == 4
     with np.load(tmp_path / "chunk-000000.npz", allow_pickle=False) as archive:
-        assert archive["mean0"].shape == (2,)
+        assert archive["mean"].shape == (2,)
 
 
 _KILLED = """

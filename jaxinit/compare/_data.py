@@ -6,12 +6,14 @@ import dataclasses
 import importlib
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxinit._core import checks
+from jaxinit.compare._batches import gather, is_batches, is_pair
 from jaxinit.compare._folders import LAYOUTS, read_folder
 from jaxinit.compare._synthetic import mnist1d, parity, teacher
 
@@ -87,7 +89,10 @@ def load_data(
             "teacher" (made on the spot, see the functions of these names); `(x, y)` arrays with the examples
             first, `y` integer labels `(n,)` or real targets `(n,)` or `(n, outputs)`; or the path of
             an .npz file with x_train, y_train, x_test, y_test (the layout of Keras's mnist.npz), or of a
-            folder with IDX files or CIFAR-10 python batches. A Dataset passes unchanged.
+            folder with IDX files or CIFAR-10 python batches; or an iterable of batches `(x, y)` (a data loader, a
+            generator, dicts with "image" and "label"), or a callable that returns one; or a dict with "train",
+            "test" and perhaps "validation" to any of arrays, iterables and callables, for parts of one's own.
+            Batches are read once, into memory. A Dataset passes unchanged.
         validation: share of the examples kept for validation (of the training part where the file has a test
             part).
         test: share kept for the test, where the file has none.
@@ -95,7 +100,8 @@ def load_data(
         standardize: "feature" (each to mean 0, variance 1), "global" (one mean and variance for all features;
             right for images, whose corner pixels hardly vary), "auto" (global for images and integer arrays,
             else by feature), or None. Fitted on the training part alone; real targets likewise, by column.
-        limit: use at most so many examples, drawn by `seed`.
+        limit: use at most so many examples for training and validation (and the test, if it is split off),
+            drawn by `seed`; of an iterable, the first ones.
 
     Raises:
         DataNotAvailable: the file or the package that holds the data is not there; says where it looked.
@@ -114,31 +120,28 @@ def load_data(
     checks.integer("load_data", "seed", seed, at_least=0)
     if standardize is not None:
         checks.choice("load_data", "standardize", standardize, ("auto", "feature", "global"))
-    name, x, y, held_out = _read(data)
-    generator = np.random.default_rng(seed)
-    order = generator.permutation(len(x))
     if limit is not None:
-        order = order[: checks.integer("load_data", "limit", limit, at_least=5)]
-    if standardize == "auto":
-        standardize = (
-            "global"
-            if x.ndim > 2 or not np.issubdtype(x.dtype, np.floating) or name == "digits"
-            else "feature"
-        )
-    if held_out is None:
-        tested = round(test * len(order))
-        x_test, y_test, order = x[order[:tested]], y[order[:tested]], order[tested:]
-        validated = round(validation * (len(order) + tested))
-    else:
-        x_test, y_test = held_out
-        validated = round(validation * len(order))
-    parts = {"train": order[validated:], "validation": order[:validated]}
-    if min(len(x_test), *map(len, parts.values())) < 1:
+        limit = checks.integer("load_data", "limit", limit, at_least=5)
+    source = _read(data, limit)
+    x, y = source.train
+    order = np.random.default_rng(seed).permutation(len(x))[:limit]
+    tests, validations = source.test, source.validation
+    whole = len(order)
+    if tests is None:
+        tested = round(test * whole)
+        tests, order = (x[order[:tested]], y[order[:tested]]), order[tested:]
+    if validations is None:
+        validated = round(validation * whole)
+        validations, order = (x[order[:validated]], y[order[:validated]]), order[validated:]
+    split = [(x[order], y[order]), validations, tests]
+    if min(len(part) for part, _ in split) < 1:
         raise checks.bad(
             "load_data", "data", "enough examples for three parts", f"{len(x)} examples", _WAY_OUT
         )
-    split = [(x[p], y[p]) for p in parts.values()] + [(x_test, y_test)]
-    return _prepare(name, split, standardize)
+    if standardize == "auto":
+        counts = not np.issubdtype(x.dtype, np.floating)
+        standardize = "global" if x.ndim > 2 or counts or source.name == "digits" else "feature"
+    return _prepare(source.name, split, standardize)
 
 
 def _prepare(name: str, split: list[tuple[np.ndarray, np.ndarray]], standardize: str | None) -> Dataset:
@@ -169,19 +172,59 @@ def _scaler(train: np.ndarray, standardize: str | None) -> Any:
     return lambda x: ((x - mean) / deviation).astype(np.float32)
 
 
-def _read(data: Any) -> tuple[str, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
-    """Name, examples, targets, and the test part where the source has one of its own."""
+Part = tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """What was found: examples and targets, and the held-out parts that the source has of its own."""
+
+    name: str
+    train: Part
+    test: Part | None = None
+    validation: Part | None = None
+
+
+def _read(data: Any, limit: int | None) -> _Source:
     if isinstance(data, str) and data in NAMES:
         make = {"digits": _digits, "mnist1d": mnist1d, "parity": parity, "teacher": teacher}[data]
-        return (data, *_checked(*make()), None)
+        return _Source(data, _checked(*make()))
     if isinstance(data, (str, os.PathLike)):
         path = Path(data).expanduser()
         return _folder(path) if path.is_dir() else _npz(path, data)
-    if isinstance(data, (tuple, list)) and len(data) == 2:
-        return ("arrays", *_checked(*data), None)
+    if isinstance(data, Mapping):
+        return _parts(data, limit)
+    if is_pair(data) or is_batches(data):
+        return _Source("arrays" if is_pair(data) else "batches", _part(data, limit))
     raise checks.wrong_type(
-        "compare", "data", "a name, (x, y) arrays, a path or a Dataset", type(data), _WAY_OUT
+        "compare", "data", "a name, (x, y) arrays, batches, a path or a Dataset", type(data), _WAY_OUT
     )
+
+
+def _part(data: Any, limit: int | None) -> Part:
+    return _checked(*(data if is_pair(data) else gather(data, limit)))
+
+
+def _parts(data: Mapping[str, Any], limit: int | None) -> _Source:
+    """Parts of one's own. The limit is that of the training part, the others are read whole."""
+    known = ("train", "validation", "test")
+    if not {"train", "test"} <= set(data) <= set(known):
+        rule = "a dict with 'train', 'test' and perhaps 'validation'"
+        raise checks.bad("compare", "data", rule, sorted(map(str, data)))
+    for name, part in data.items():
+        if not (is_pair(part) or is_batches(part)):
+            raise checks.wrong_type("compare", "data", f"arrays or batches, but {name!r} is", part)
+    parts = {name: _part(part, limit if name == "train" else None) for name, part in data.items()}
+    return _Source("parts", *(_alike(parts, name) for name in ("train", "test", "validation")))
+
+
+def _alike(parts: Mapping[str, Part], name: str) -> Any:
+    if name not in parts:
+        return None
+    (x, y), (x_train, y_train) = parts[name], parts["train"]
+    if x.shape[1:] != x_train.shape[1:] or y.shape[1:] != y_train.shape[1:]:
+        raise checks.bad("compare", "data", f"alike in its parts, but {name}", (x.shape, x_train.shape))
+    return parts[name]
 
 
 def _checked(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -217,18 +260,16 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     return datasets.load_digits(return_X_y=True)
 
 
-def _folder(path: Path) -> tuple[str, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+def _folder(path: Path) -> _Source:
     parts = read_folder(path)
     if parts is None:
         raise DataNotAvailable(
             f"data={str(path)!r} is a folder without data: looked for {LAYOUTS}. {_WAY_OUT}"
         )
-    return (path.name, *_checked(*parts[0]), _checked(*parts[1]))
+    return _Source(path.name, _checked(*parts[0]), _checked(*parts[1]))
 
 
-def _npz(
-    path: Path, data: str | os.PathLike[str]
-) -> tuple[str, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+def _npz(path: Path, data: str | os.PathLike[str]) -> _Source:
     if not path.is_file():
         hint = checks.nearest(str(data), NAMES)
         raise DataNotAvailable(
@@ -246,8 +287,5 @@ def _npz(
     if len(members) < 4:
         rule = "an .npz with x_train, y_train, x_test, y_test"
         raise checks.bad("compare", "data", rule, f"{path.name} with {', '.join(sorted(there))}", _WAY_OUT)
-    x, y = _checked(members["x_train"], members["y_train"])
-    x_test, y_test = _checked(members["x_test"], members["y_test"])
-    if x.shape[1:] != x_test.shape[1:] or y.shape[1:] != y_test.shape[1:]:
-        raise checks.bad("compare", "data", "alike in its training and test part", (x.shape, x_test.shape))
-    return path.stem, x, y, (x_test, y_test)
+    parts = {part: _checked(members[f"x_{part}"], members[f"y_{part}"]) for part in ("train", "test")}
+    return _Source(path.stem, *(_alike(parts, name) for name in ("train", "test")))

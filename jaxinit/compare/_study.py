@@ -65,8 +65,8 @@ def compare(
             `jaxinit.models.adapt` for how an initializer reaches its kernels.
         initializers: names ("he"), initializers, or a dict of label to either. None (or "default") stands for
             the model's own initializers.
-        data: "digits", "mnist1d", `(x, y)` arrays, the path of an .npz or a folder, or a `Dataset`; see
-            `load_data`, which has the options. Nothing is ever downloaded.
+        data: "digits", "mnist1d", `(x, y)` arrays, an iterable of batches or a factory of one, the path of an
+            .npz or a folder, or a `Dataset`; see `load_data`, which has the options. Nothing is ever downloaded.
         optimizer: "sgd", "momentum", "nesterov", "adam", "adamw", or a factory
             `learning_rate -> optax.GradientTransformation` (with any schedule or clipping in it); or a dict
             of such by name, each of which is combined with every initializer.
@@ -83,7 +83,8 @@ def compare(
         batching: "sequential", "vmap", or "auto": one run after the other on CPU, where a vmap over weights
             is slower, and many at once on accelerators.
         runs_at_once: how many, under vmap.
-        resume: a file in which finished runs are kept; the same study continues from it.
+        resume: a file in which finished runs are kept, and the state of those under way, every 15 seconds; the
+            same study continues from it, with the same bits.
         progress: True for a bar on stderr if it is a terminal, or a function of (steps done, steps in all).
         label: of the record, for titles.
 

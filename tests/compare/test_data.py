@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from jaxinit.compare import DataNotAvailable, Dataset, load_data
+from jaxinit.compare import DataNotAvailable, Dataset, _batches, load_data
 
 RNG = np.random.default_rng(5)
 
@@ -126,8 +126,56 @@ def test_foreign_files_are_refused(tmp_path):
         x_test=np.zeros((3, 4)),
         y_test=np.zeros(3, int),
     )
-    with pytest.raises(ValueError, match="alike in its training and test part"):
+    with pytest.raises(ValueError, match="alike in its parts, but test"):
         load_data(unlike)
+
+
+def test_batches_are_the_arrays_they_hold():
+    x, y = arrays(60)
+    whole = load_data((x, y))
+
+    def generator(buffer):
+        for i in range(0, 60, 8):  # one buffer for all batches, as loaders do; the last is short
+            n = min(8, 60 - i)
+            buffer[0][:n], buffer[1][:n] = x[i : i + n], y[i : i + n]
+            yield buffer[0][:n], buffer[1][:n]
+
+    memory = np.empty((8, 3)), np.empty(8, int)
+    as_dicts = [{"image": x[:30], "label": y[:30], "id": 1}, {"image": x[30:], "label": y[30:], "id": 2}]
+    pairs = [(x[:30], y[:30]), (x[30:], y[30:])]
+    for given in (
+        generator(memory),
+        lambda: generator(memory),
+        as_dicts,
+        pairs,
+        [list(pair) for pair in [*pairs, (x[:0], y[:0])]],
+    ):
+        data = load_data(given)
+        for part in ("x_train", "y_train", "x_validation", "x_test", "y_test"):
+            np.testing.assert_array_equal(getattr(data, part), getattr(whole, part))
+        assert data.name == "batches"
+
+
+def test_an_endless_iterable_needs_a_limit(monkeypatch):
+    def forever():
+        while True:
+            yield X, Y
+
+    data = load_data(forever, limit=70)
+    assert [len(part) for part in (data.x_train, data.x_validation, data.x_test)] == [42, 14, 14]
+    monkeypatch.setattr(_batches, "MOST_BYTES", 10_000)
+    with pytest.raises(ValueError, match=r"limit=\.\.\."):
+        load_data(forever)
+
+
+def test_parts_of_ones_own():
+    x, y = arrays(60)
+    parts = {"train": [(x[:40], y[:40])], "test": (x[50:], y[50:])}
+    data = load_data(parts, standardize=None)
+    assert [len(p) for p in (data.x_train, data.x_validation, data.x_test)] == [32, 8, 10]
+    data = load_data(parts | {"validation": lambda: [(x[40:50], y[40:50])]}, standardize=None)
+    np.testing.assert_array_equal(data.x_validation, x[40:50].astype(np.float32))
+    assert len(data.x_train) == 40 and sorted(data.y_train) == sorted(y[:40])
 
 
 X, Y = arrays()
@@ -137,6 +185,15 @@ X, Y = arrays()
     ("data", "error", "message"),
     [
         (3, TypeError, "a name, .x, y. arrays"),
+        ([], ValueError, "at least one batch"),
+        (lambda: 3, TypeError, "returns an iterable"),
+        ([X, Y, Y], TypeError, r"batches \(x, y\), or dicts with 'x' and 'y' or 'image' and 'label'"),
+        ([{"a": X}], TypeError, "batches"),
+        ([(X, Y[:3])] * 3, ValueError, "as many targets"),
+        ([(X, Y), (X[:, :2], Y)], ValueError, "one shape"),
+        ({"train": (X, Y)}, ValueError, "'train', 'test' and perhaps"),
+        ({"train": (X, Y), "test": 3}, TypeError, "'test' is"),
+        ({"train": (X, Y), "test": (X[:, :2], Y)}, ValueError, "alike in its parts, but test"),
         ((X, Y[:-1]), ValueError, "x of shape"),
         ((X[:, 0], Y), ValueError, "x of shape"),
         ((X, np.eye(4, dtype=int)[Y]), ValueError, "argmax"),

@@ -23,6 +23,8 @@ from jaxinit.models._nnx import _filled, _split
 #: linen would be taken for variables, but for those of this name.
 _TAG, _BRIDGE_TAG = "_jaxinit_path", "to_nnx__jaxinit_path"
 
+_CALL = "__call__"
+
 # Classes are shared by all threads: one model is traced at a time, and other threads' calls pass through.
 _lock = threading.RLock()
 
@@ -89,20 +91,20 @@ def _marking(module: nnx.Module) -> Iterator[None]:
         bridge = isinstance(part, nnx.bridge.ToNNX)
         setattr(part, _BRIDGE_TAG if bridge else _TAG, "/".join(str(p) for p in path))
         if callable(part):
-            classes[type(part)] = type(part).__dict__.get("__call__")
+            classes[type(part)] = type(part).__dict__.get(_CALL)
     with _lock:
         # Every class is wrapped around what it has now, before any other class is changed.
-        wrapped = {cls: _wrapped(cls.__call__, threading.get_ident()) for cls in classes}  # type: ignore[operator]
+        wrapped = {cls: _wrapped(getattr(cls, _CALL), threading.get_ident()) for cls in classes}
         try:
             for cls, call in wrapped.items():
-                cls.__call__ = call  # type: ignore[operator]
+                setattr(cls, _CALL, call)
             yield
         finally:
             for cls, own in classes.items():
                 if own is None:
-                    del cls.__call__  # type: ignore[operator]
+                    delattr(cls, _CALL)
                 else:
-                    cls.__call__ = own  # type: ignore[operator]
+                    setattr(cls, _CALL, own)
 
 
 def _wrapped(call: Callable[..., Any], thread: int) -> Callable[..., Any]:

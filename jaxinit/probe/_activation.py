@@ -32,7 +32,7 @@ _ELEMENTWISE = frozenset(
         "stop_gradient", "sub", "tan", "tanh", "xor",
     }
 )  # fmt: skip
-_SAME = frozenset({"jaxinit_mark", "convert_element_type", "copy"})
+_SAME = frozenset({"jaxinit_mark", "convert_element_type", "copy", "neg"})
 _CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
 
 #: |phi'| is searched for its largest value on [-REACH, REACH].
@@ -87,7 +87,7 @@ class View:
 
 def follow(view: View, value: Any) -> Chain | None:
     """The nonlinearity applied to the variable `value`, or None."""
-    eqns, shape = view.jaxpr.eqns, value.aval.shape
+    eqns, shape = view.jaxpr.eqns, equations.aval(value).shape
     from_value, chain = {value}, set()
     todo = list(view.users.get(value, []))
     while todo:
@@ -96,7 +96,7 @@ def follow(view: View, value: Any) -> Chain | None:
             continue
         eqn = eqns[index]
         known = all(view.constant(v) or v in from_value for v in eqn.invars)
-        if known and _elementwise(eqn) and all(v.aval.shape == shape for v in eqn.outvars):
+        if known and _elementwise(eqn) and all(equations.aval(v).shape == shape for v in eqn.outvars):
             from_value.update(eqn.outvars)
             chain.add(index)
             todo += [user for v in eqn.outvars for user in view.users.get(v, [])]
@@ -104,7 +104,7 @@ def follow(view: View, value: Any) -> Chain | None:
     if len(ends) != 1 or ends[0] is value:
         return None
     needed = [eqns[i] for i in _needed(view, chain, ends[0])]
-    if all(eqn.primitive.name in _SAME for eqn in needed):
+    if all(_affine(view, eqn) for eqn in needed):
         return None
     return Chain(_without_marks(value, ends, needed))
 
@@ -124,13 +124,21 @@ def _without_marks(value: Any, ends: Sequence[Any], chain: Sequence[core.JaxprEq
     return equations.piece([value], of(ends), eqns)
 
 
+def _affine(view: View, eqn: core.JaxprEqn) -> bool:
+    """Whether an elementwise equation only scales and shifts: attention's queries, a residual branch's weight."""
+    name, fixed = eqn.primitive.name, [view.constant(v) for v in eqn.invars]
+    if name in ("mul", "add", "sub", "add_any"):
+        return any(fixed)
+    return name in _SAME or all(fixed) or (name == "div" and fixed[1])
+
+
 def _elementwise(eqn: core.JaxprEqn) -> bool:
     name = eqn.primitive.name
     if name not in _CALLS:
         return name in _ELEMENTWISE
     inside, constants = _body(eqn)
     return not constants and all(
-        _elementwise(e) or (e.primitive.name == "broadcast_in_dim" and not e.invars[0].aval.shape)
+        _elementwise(e) or (e.primitive.name == "broadcast_in_dim" and not equations.aval(e.invars[0]).shape)
         for e in inside.eqns
     )
 
@@ -172,7 +180,7 @@ def largest_slope(chain: Chain) -> float:
     text = chain.text
     if text not in _slopes:
         # An even number of points: the kink at 0 is none of them.
-        grid = np.linspace(-_REACH, _REACH, _POINTS).astype(chain.jaxpr.invars[0].aval.dtype)
+        grid = np.linspace(-_REACH, _REACH, _POINTS).astype(equations.aval(chain.jaxpr.invars[0]).dtype)
         phi = functools.partial(_anywhere, chain.jaxpr)
         with jax.numpy_dtype_promotion("standard"), jax.ensure_compile_time_eval():
             _, slope = jax.jit(lambda z: jax.jvp(phi, (z,), (jnp.ones_like(z),)))(grid)
@@ -198,7 +206,7 @@ def _anywhere(jaxpr: core.Jaxpr, *args: Any) -> Any:
             outs = given
         else:
             shape = np.broadcast_shapes(*(np.shape(v) for v in given))
-            types = [v.aval.dtype for v in eqn.invars]
+            types = [equations.aval(v).dtype for v in eqn.invars]
             whole = [jnp.broadcast_to(jnp.asarray(v, t), shape) for v, t in zip(given, types, strict=True)]
             outs = [eqn.primitive.bind(*whole, **eqn.params)]
         env.update(zip(eqn.outvars, outs, strict=True))

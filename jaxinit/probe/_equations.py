@@ -16,6 +16,7 @@ __all__ = [
     "COND",
     "REMAT",
     "SCAN",
+    "aval",
     "bodies",
     "body_inputs",
     "kind_of",
@@ -62,6 +63,11 @@ def loop_of(eqn: core.JaxprEqn) -> tuple[int, int, int, bool]:
     """Of a scan: how many consts, how many carried, how many iterations, and whether backwards."""
     p = eqn.params
     return p["num_consts"], p["num_carry"], p["length"], p["reverse"]
+
+
+def aval(atom: Any) -> Any:
+    """Shape and dtype of a variable or literal."""
+    return atom.aval
 
 
 def piece(inputs: Sequence[Any], outputs: Sequence[Any], eqns: Sequence[core.JaxprEqn]) -> core.Jaxpr:

@@ -25,7 +25,7 @@ def batches_of(where: str, x: Any) -> list[tuple[Any, ...]]:
         raise checks.bad(where, "x", "a batch or a list of at least one", x, _WAY_OUT)
     out = []
     for batch in given:
-        args = batch if _is_arguments(batch) else (batch,)
+        args = batch if is_arguments(batch) else (batch,)
         out.append(jax.tree.map(lambda leaf: _checked(where, leaf), args))
         if not jax.tree.leaves(out[-1]):
             raise checks.wrong_type(where, "x", "a batch of arrays", batch, _WAY_OUT)
@@ -37,7 +37,7 @@ def batches_of(where: str, x: Any) -> list[tuple[Any, ...]]:
     return out
 
 
-def _is_arguments(batch: Any) -> bool:
+def is_arguments(batch: Any) -> bool:
     """A plain tuple is the arguments of the call; a named one is a single argument."""
     return isinstance(batch, tuple) and not hasattr(batch, "_fields")
 

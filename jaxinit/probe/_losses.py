@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxinit._core import checks
 from jaxinit.probe._inputs import shapes
+from jaxinit.probe._rows import wide
 from jaxinit.probe._trace import Traced
 
 __all__ = ["RANDOM", "adapted", "random_loss"]
@@ -77,8 +78,7 @@ def random_loss(batch_axes: Sequence[int | None]) -> Loss:
         total = jnp.zeros((), jnp.float32)
         leaves = [v for v in jax.tree.leaves(out) if jnp.issubdtype(v.dtype, jnp.floating)]
         for n, (leaf, axis) in enumerate(zip(leaves, batch_axes, strict=True)):
-            wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-            whole = wide if axis is None else jnp.sum(wide, axis=axis)
+            whole = wide(leaf) if axis is None else jnp.sum(wide(leaf), axis=axis)
             r = jax.random.normal(jax.random.fold_in(key, n), whole.shape, jnp.float32)
             r = r.astype(whole.dtype) / math.sqrt(max(1, math.prod(whole.shape)))
             total = total + jnp.sum(r * whole).astype(jnp.float32)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from jaxinit.probe._rows import wide
 
 __all__ = ["parameter_rows", "updates_of"]
 
@@ -41,11 +44,8 @@ def updates_of(optimizer: Any, gradients: Any, parameters: Any) -> Any:
 def _layers(arrays: Sequence[Any], stacks: Sequence[int]) -> list[Any]:
     out = []
     for array, stack in zip(arrays, stacks, strict=True):
-        wide = array.astype(jnp.promote_types(array.dtype, jnp.float32))
-        rows = 1
-        for length in array.shape[:stack]:
-            rows *= length
-        out.append(wide.reshape((rows, -1)))
+        rows = math.prod(array.shape[:stack])
+        out.append(wide(array).reshape((rows, -1)))
     return out
 
 

@@ -106,7 +106,7 @@ def make_plan(closed: core.ClosedJaxpr, parameters: Sequence[Path]) -> Plan:
     """The plan of a program whose first inputs are the parameters of these paths."""
     plan = Plan(
         Block(closed.jaxpr, closed.consts), [], list(parameters),
-        [v.aval.shape for v in closed.jaxpr.invars[: len(parameters)]], {}, [], [],
+        [equations.aval(v).shape for v in closed.jaxpr.invars[: len(parameters)]], {}, [], [],
     )  # fmt: skip
     rest = len(closed.jaxpr.invars) - len(parameters)
     inputs = [Origin(frozenset({i}), False) for i in range(len(parameters))] + [DATA] * rest
@@ -130,8 +130,9 @@ class _Walk:
         parameters: Sequence[int | None],
         loops: tuple[Loop, ...],
         branch: int | None,
-    ) -> None:
-        """Find the places of a block. `parameters`: which inputs are a parameter as it stands."""
+    ) -> list[Place | None]:
+        """Find the places of a block, and which of them are its outputs. `parameters`: which inputs are a parameter
+        as it stands."""
         jaxpr = block.jaxpr
         view, origins = View(jaxpr), flow(jaxpr, inputs)
         direct = {v: p for v, p in zip(jaxpr.invars, parameters, strict=True) if p is not None}
@@ -143,11 +144,16 @@ class _Walk:
             if eqn.primitive is MARK:
                 self._mark(block, index, eqn, view, same, outputs, operations, around)
             elif equations.kind_of(eqn) is not None:
-                self._enter(block, index, eqn, origins, direct, around)
+                for value, place in zip(
+                    eqn.outvars, self._enter(block, index, eqn, origins, direct, around), strict=False
+                ):
+                    if place is not None:
+                        outputs[value] = place
             elif eqn.primitive.name in _OPERATIONS:
                 self._operation(block, index, eqn, view, origins, direct, operations, around)
             else:
                 self._note(eqn)
+        return [None if isinstance(v, core.Literal) else outputs.get(same.get(v, v)) for v in jaxpr.outvars]
 
     def _mark(
         self,
@@ -169,7 +175,13 @@ class _Walk:
         if not _measurable(value) or (what["role"] == "output" and source in outputs):
             return
         place = Place(
-            what["role"], what["kind"], path, what["leaf"], value.aval.shape, value.aval.dtype, *around
+            what["role"],
+            what["kind"],
+            path,
+            what["leaf"],
+            equations.aval(value).shape,
+            equations.aval(value).dtype,
+            *around,
         )
         place.chain = follow(view, value)
         if place.role == "output":
@@ -202,7 +214,8 @@ class _Walk:
         )  # fmt: skip
         path = self.scope[-1] if self.scope else ()
         place = Place(
-            "operation", eqn.primitive.name, path, "", value.aval.shape, value.aval.dtype, *around,
+            "operation", eqn.primitive.name, path, "",
+            equations.aval(value).shape, equations.aval(value).dtype, *around,
             chain=follow(view, value), operation=operation,
         )  # fmt: skip
         operations[value] = place
@@ -216,7 +229,8 @@ class _Walk:
         origins: dict[Any, Origin],
         direct: dict[Any, int],
         around: tuple[tuple[Loop, ...], int | None],
-    ) -> None:
+    ) -> list[Place | None]:
+        """Find the places of the bodies of an equation; which of them are its outputs, as they leave the body."""
         loops, branch = around
         given = body_origins(eqn, [of(origins, v) for v in eqn.invars])
         names = [None if isinstance(v, core.Literal) else direct.get(v) for v in equations.body_inputs(eqn)]
@@ -234,12 +248,13 @@ class _Walk:
             renames = self._renames(eqn, body, given) if kind == equations.CALL else None
             if renames:
                 self.renamed.append(renames)
-            self.walk(inside, given, names, loops, n if kind == equations.COND else branch)
+            leaving = self.walk(inside, given, names, loops, n if kind == equations.COND else branch)
             if renames:
                 self.renamed.pop()
             blocks.append(inside)
         if len(self.plan.places) > start:
             block.inside[index] = blocks
+        return leaving if kind in (equations.CALL, equations.REMAT) else []
 
     def _add(self, block: Block, index: int, value: Any, place: Place) -> None:
         block.taps.setdefault(index, []).append((value, len(self.plan.places)))
@@ -271,7 +286,11 @@ class _Walk:
         used = sorted(set().union(*(o.parameters for o in given if not o.data)))
         prefix = common([self.plan.parameters[p] for p in used])
         first = self.first_seen.setdefault(id(body), prefix)
-        return None if first == prefix or not prefix else (first, prefix)
+        if first == prefix or not prefix:
+            return None
+        while first and prefix and first[-1] == prefix[-1]:  # the same part of another module
+            first, prefix = first[:-1], prefix[:-1]
+        return first, prefix
 
     def _rename(self, path: Path) -> Path:
         for first, prefix in reversed(self.renamed):
@@ -292,7 +311,11 @@ class _Walk:
 
 
 def _measurable(value: Any) -> bool:
-    return value.aval.ndim >= 1 and value.aval.size > 0 and jnp.issubdtype(value.aval.dtype, jnp.floating)
+    return (
+        equations.aval(value).ndim >= 1
+        and equations.aval(value).size > 0
+        and jnp.issubdtype(equations.aval(value).dtype, jnp.floating)
+    )
 
 
 def _with_bias(view: View, value: Any, origins: dict[Any, Origin]) -> tuple[Any, int | None, tuple[int, ...]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import hashlib
 import os
@@ -196,33 +195,36 @@ class _Built:
     traced: Traced
 
 
-_built: collections.OrderedDict[Any, _Built] = collections.OrderedDict()
+_built: list[tuple[Any, _Built]] = []
 _REMEMBERED = 16
 
 
 def _remembered(where: str, model: Any, args: Any, labels: Any, **choices: Any) -> _Built:
     """The same program for the same question, so that it is traced and compiled once."""
-    abstract = jax.tree.flatten(inputs.abstract((args, labels)))
-    drawn = tuple(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(args))
-    numerics = (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision)
-    question: Any = (model, tuple(abstract[0]), abstract[1], drawn, numerics, *choices.values())
-    try:
-        hash(question)
-    except TypeError:
-        question = None
     if (
         isinstance(model, nnx.Module) or choices["rngs"] is not None
     ):  # these hold numbers, which may have changed
-        question = None
-    if question is not None and question in _built:
-        _built.move_to_end(question)
-        return _built[question]
+        return _build(where, model, args, labels, **choices)
+    leaves, structure = jax.tree.flatten((args, labels))
+    abstract = [(isinstance(v, jax.ShapeDtypeStruct), v.shape, v.dtype) for v in leaves]
+    numerics = [getattr(jax.config, name) for name in ("jax_enable_x64", "jax_default_matmul_precision")]
+    question = (model, abstract, structure, numerics, choices)
+    for n, (asked, built) in enumerate(_built):
+        if _equal(asked, question):
+            _built.append(_built.pop(n))
+            return built
     built = _build(where, model, args, labels, **choices)
-    if question is not None:
-        _built[question] = built
-        if len(_built) > _REMEMBERED:
-            _built.popitem(last=False)
+    _built.append((question, built))
+    del _built[:-_REMEMBERED]
     return built
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two questions are one; those with arrays in them never are."""
+    try:
+        return bool(type(a[0]) is type(b[0]) and a == b)
+    except (TypeError, ValueError):
+        return False
 
 
 def _build(

@@ -46,6 +46,7 @@ class Measure:
         self.output, self.loss, self.optimizer = output, loss, optimizer
         self.stacks = [len(plan.stacked.get(n, ())) for n in range(len(plan.parameters))]
 
+    @jax.numpy_dtype_promotion("standard")  # the model was traced so, and its derivatives are taken here
     def __call__(
         self, params: Any, state: Any, args: Any, labels: Any, keys: dict[str, Any]
     ) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def propagation(
     rows = site_rows(plan.block, plan.places, set(watched))
     names = site_names(plan, watched)
     order = _storage(rows, plan, watched)
-    at_sites = {
+    at_sites: dict[str, Any] = {
         name: _pick(stat, order) for name, stat in statistics.items() if not name.startswith(_OF_PARAMETERS)
     }
     parameters = _parameters(plan, statistics, label)

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinit.probe import _equations as equations
 from jaxinit.probe._activation import Chain, largest_slope, value_and_slope
 
-__all__ = ["Layout", "backward_row", "forward_row"]
+__all__ = ["Layout", "backward_row", "forward_row", "wide"]
 
 #: Powers of two beyond which float32 has no normal numbers.
 _FAR = 126
@@ -118,7 +119,7 @@ def _forward(batch_axis: int | None, layout: Layout, same: _Same, largest: float
     wanted = layout.forward()
 
     def row(x: Any) -> Any:
-        x = _wide(x)
+        x = wide(x)
         out = _signal(x, batch_axis, layout, wanted, "second_moment", "correlation")
         out["nonfinite_fraction"] = jnp.mean(~jnp.isfinite(x), dtype=x.dtype)
         if {"dead_fraction", "saturated_fraction", "zero_fraction"} & set(wanted):
@@ -135,7 +136,7 @@ def _backward(batch_axis: int | None, layout: Layout) -> Any:
     wanted = layout.backward()
 
     def row(g: Any) -> Any:
-        g = _wide(g)
+        g = wide(g)
         out = _signal(g, batch_axis, layout, wanted, "grad_second_moment", "grad_correlation")
         out["grad_nonfinite_fraction"] = jnp.mean(~jnp.isfinite(g), dtype=g.dtype)
         if "grad_zero_fraction" in wanted:
@@ -146,8 +147,9 @@ def _backward(batch_axis: int | None, layout: Layout) -> Any:
     return jax.jit(row)
 
 
-def _wide(x: Any) -> Any:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+def wide(x: Any) -> Any:
+    """In float32, or float64 if it is so already: sums are never of fewer digits."""
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
 def _pack(out: dict[str, Any], wanted: dict[str, int]) -> Any:
@@ -164,17 +166,17 @@ def _signal(
     rows = x.reshape((1, x.size)) if together else _by_example(x, batch_axis, layout.examples)
     top = jnp.max(jnp.abs(rows), axis=1) if layout.apart else jnp.max(jnp.abs(rows))[None]
     finite = jnp.isfinite(top)
-    exponent = jnp.clip(jnp.frexp(jnp.where(finite, top, 1.0).astype(x.dtype))[1], -_FAR, _FAR)
-    y = rows * jnp.ldexp(jnp.ones((), x.dtype), -exponent)[:, None]
+    exponent = _exponent(top)
+    y = rows * _power(-exponent, x.dtype)[:, None]
 
     total, squares = jnp.sum(y, axis=1), jnp.sum(jnp.square(y), axis=1)
     over = (lambda v: v / y.shape[1]) if layout.apart else (lambda v: jnp.sum(v, keepdims=True) / y.size)
     mean = over(total)
-    out = {
+    out: dict[str, Any] = {
         "ran": jnp.ones((), x.dtype),
         square: jnp.where(finite, over(squares), jnp.inf),
         EXPONENT + square: jnp.where(finite, 2 * exponent, 0),
-        "mean": jnp.where(finite, jnp.ldexp(mean, exponent), jnp.nan),
+        "mean": jnp.where(finite, mean * _power(exponent, x.dtype), jnp.nan),
     }
     if "kurtosis" in wanted:
         central = jnp.square(y - mean[:, None])
@@ -187,9 +189,20 @@ def _signal(
     return out
 
 
-def _by_example(x: Any, batch_axis: int, examples: int) -> Any:
+def _exponent(top: Any) -> Any:
+    """The power of two at or below a positive float32, from its bits, within the range of normal numbers."""
+    bits = jax.lax.bitcast_convert_type(top.astype(jnp.float32), jnp.int32)
+    return jnp.clip((bits >> 23) - 127, -_FAR, _FAR)
+
+
+def _power(exponent: Any, dtype: Any) -> Any:
+    """2^exponent, exact."""
+    return jax.lax.bitcast_convert_type((exponent + 127) << 23, jnp.float32).astype(dtype)
+
+
+def _by_example(x: Any, batch_axis: int | None, examples: int) -> Any:
     """(examples, entries). An axis that holds several entries of each example holds those of one together."""
-    return jnp.moveaxis(x, batch_axis, 0).reshape((examples, x.size // examples))
+    return jnp.moveaxis(x, batch_axis or 0, 0).reshape((examples, x.size // examples))
 
 
 def _apart(y: Any, squares: Any) -> tuple[Any, Any]:
@@ -218,7 +231,7 @@ def _activation(x: Any, chain: Chain | None, largest: float) -> dict[str, Any]:
         undefined = jnp.full((), jnp.nan, x.dtype)
         zero = jnp.mean(x == 0, dtype=x.dtype)
         return {"dead_fraction": undefined, "saturated_fraction": undefined, "zero_fraction": zero}
-    value, slope = value_and_slope(chain, x.astype(chain.jaxpr.invars[0].aval.dtype))
+    value, slope = value_and_slope(chain, x.astype(equations.aval(chain.jaxpr.invars[0]).dtype))
     dead = jnp.all(slope == 0, axis=tuple(range(x.ndim - 1)))
     return {
         "dead_fraction": jnp.mean(dead, dtype=x.dtype),

@@ -13,6 +13,7 @@ from jax.extend import core
 
 from jaxinit._core import checks
 from jaxinit.models import Marked
+from jaxinit.probe import _equations as equations
 from jaxinit.probe import _inputs as inputs
 from jaxinit.probe._plan import Path, Plan, make_plan
 
@@ -125,5 +126,5 @@ def _bytes(jaxpr: core.Jaxpr) -> int:
 
 
 def _size(v: Any) -> int:
-    shape = getattr(v.aval, "shape", ())
-    return math.prod(shape) * getattr(v.aval.dtype, "itemsize", 8)
+    shape = getattr(equations.aval(v), "shape", ())
+    return math.prod(shape) * getattr(equations.aval(v).dtype, "itemsize", 8)

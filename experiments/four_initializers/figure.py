@@ -1,0 +1,77 @@
+"""The figure of the records that run.py saved, and the table of its README.
+
+python experiments/four_initializers/figure.py [--out DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+import jaxinit as ji
+from jaxinit.plot import curves, new_figure, save
+from jaxinit.plot._style import look
+
+HERE = Path(__file__).parent
+
+
+def outcome(out: Path) -> list[dict[str, object]]:
+    """One row an initializer: test accuracy at its best rate and at the common one, steps, ranks before and after."""
+    record = ji.load(out / "training.npz")
+    with np.load(out / "ranks.npz") as ranks:
+        rank = ranks["rank"]
+    best, common, steps = record.summary(), record.summary(at="common"), record.steps_to()
+    return [
+        {
+            "initializer": name, "rate": float(record.learning_rates[record.best_rate()[i]]),
+            "accuracy": str(best[name]), "at_common": str(common[name]), "steps": str(steps[name].median),
+            "threshold": round(steps[name].threshold, 3), "diverged": float(record.divergence_rate()[i].mean()),
+            "rank_before": float(rank[i, 0]), "rank_after": float(rank[i, -1]),
+            "first_gradient": float(np.median(record.signals["grad_rms"][i, 0, :, 0, 0])),
+        }
+        for i, name in enumerate(record.initializers)
+    ]  # fmt: skip
+
+
+def main(out: Path = HERE / "out", target: Path = HERE / "figure.png") -> Path:
+    record = ji.load(out / "training.npz")
+    figure, (training, gradient, rank) = new_figure(1, 3, size=(14.4, 4.4))
+    curves(record, "validation_accuracy", ax=training).legend(fontsize=8, loc="upper left", ncols=2)
+    training.set(ylim=(-0.03, 1.35), yticks=np.linspace(0.0, 1.0, 6))
+    training.set_title(f"at its best learning rate; median, least to greatest of {len(record.seeds)} seeds")
+    layers = np.arange(1, len(record.sites) + 1)
+    with np.load(out / "ranks.npz") as ranks:
+        at, values = ranks["at"], ranks["rank"]
+    for i, name in enumerate(record.initializers):
+        style = look(i)
+        size = np.median(record.signals["grad_rms"][i, 0, :, 0], axis=0)
+        shown = {"color": style.colour, "ls": style.dash, "marker": style.marker, "ms": 4.5, "label": name}
+        gradient.plot(layers, np.where(size > 0, size, np.nan), **shown)
+        rank.plot(at, values[i], **shown)
+    gradient.set_yscale("log")
+    gradient.set_xticks(layers)
+    gradient.set(
+        xlabel="layer", ylabel="root mean square of dL/dW", title="gradients before training; zeros: all 0"
+    )
+    gradient.legend(fontsize=8)
+    rank.set_xscale("symlog", linthresh=1.0)
+    rank.set_yscale("symlog", linthresh=1.0)
+    rank.set_yticks([0, 1, 3, 10, 30], ["0", "1", "3", "10", "30"])
+    rank.set(
+        xlabel="steps of full-batch gradient descent, rate 0.1", ylabel="effective rank",
+        title="rank of the first hidden layer on validation data",
+    )  # fmt: skip
+    for ax in figure.axes:
+        ax.title.set_fontsize(10)
+    return save(figure, target, dpi=110)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=HERE / "out")
+    arguments = parser.parse_args()
+    main(arguments.out)
+    for row in outcome(arguments.out):
+        print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))

@@ -1,0 +1,98 @@
+"""Zeros, small random, Xavier and He on one network, and the rank of the first hidden layer while it trains.
+
+python experiments/four_initializers/run.py [--tiny] [--out DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jaxinit as ji
+from jaxinit.compare import Dataset, load_data
+from jaxinit.models import MLP
+
+HERE = Path(__file__).parent
+#: "small random" is the tutorials' 0.01 * randn. A constant is what zeros would be if its signal got through.
+DRAWS = {
+    "zeros": ji.zeros(),
+    "constant 0.1": ji.constant(0.1),
+    "small random": ji.normal(0.01),
+    "xavier": ji.glorot_normal(),
+    "he": ji.he_normal(),
+}
+FULL = {"depth": 5, "width": 64, "seeds": 10, "steps": 1000, "rates": (0.003, 0.01, 0.03, 0.1, 0.3)}
+TINY = {"depth": 3, "width": 16, "seeds": 2, "steps": 20, "rates": (0.1,)}
+RANK_AT = (0, 1, 3, 10, 30, 100, 300, 1000)
+
+
+def ranks(model: MLP, data: Dataset, draw: Any, rate: float, steps: int) -> list[float]:
+    """Effective rank of the first hidden layer's pre-activations on validation data after each of RANK_AT steps.
+
+    exp of the entropy of the normalized singular values (Roy & Vetterli 2007); 0 for a layer that is all zeros. Full
+    batches and plain gradient descent, so that nothing but the initializer could tell two units apart.
+    """
+    x, y = jnp.asarray(data.x_train), jnp.asarray(data.y_train)
+    held = jnp.asarray(data.x_validation)
+    model = model.clone(kernel_init=draw)
+
+    def loss(params: Any) -> Any:
+        logits = model.apply({"params": params}, x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    @jax.jit
+    def step(params: Any) -> Any:
+        return jax.tree.map(lambda p, g: p - rate * g, params, jax.grad(loss)(params))
+
+    params = model.init(jax.random.key(0), x[:1])["params"]
+    out = []
+    for t in range(steps + 1):
+        if t in RANK_AT:
+            first = params["layer_1"]
+            z = np.asarray(held, np.float64) @ np.asarray(first["kernel"], np.float64) + np.asarray(
+                first["bias"]
+            )
+            s = np.linalg.svd(z, compute_uv=False)
+            p = s[s > 1e-12 * max(s[0], 1e-300)] / max(s.sum(), 1e-300)
+            out.append(float(np.exp(-(p * np.log(p)).sum())) if s[0] > 0 else 0.0)
+        params = step(params)
+    return out
+
+
+def main(out: Path = HERE / "out", *, tiny: bool = False) -> Path:
+    size = TINY if tiny else FULL
+    data = load_data("digits")
+    model = MLP(size["depth"], size["width"], data.outputs)
+    record = ji.compare(
+        model,
+        DRAWS,
+        data,
+        "momentum",
+        seeds=size["seeds"],
+        learning_rates=size["rates"],
+        steps=size["steps"],
+        signals=True,
+        resume=out / "unfinished.npz",
+        progress=True,
+        label=f"{size['depth']} layers of {size['width']}, digits, momentum",
+    )
+    record.save(out / "training.npz")
+    steps = min(max(RANK_AT), size["steps"])
+    at = [t for t in RANK_AT if t <= steps]
+    table = np.array([ranks(model, data, draw, 0.1, steps) for draw in DRAWS.values()])
+    np.savez(out / "ranks.npz", at=np.array(at), rank=table, names=np.array(list(DRAWS)))
+    return out
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes")
+    parser.add_argument("--out", type=Path, default=HERE / "out")
+    arguments = parser.parse_args()
+    main(arguments.out, tiny=arguments.tiny)

@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-dev
+DOCS_READY := $(VENV)/.ready-docs
 JOBS ?= 2
 
 .PHONY: demo test quick slow lint docs bench smoke clean
@@ -31,6 +32,15 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+## The documentation, with every notebook executed; any warning fails. Open docs/_build/html/index.html.
+docs: $(DOCS_READY)
+	rm -rf docs/_build
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+
+$(DOCS_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
+	touch $@
+
 ## The benchmarks, with the ratios they print. Run them on a quiet machine.
 bench: $(READY)
 	for script in experiments/bench/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
@@ -47,4 +57,4 @@ smoke: .venv-newest/.ready
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-newest demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-newest demo docs/_build .pytest_cache .mypy_cache .ruff_cache

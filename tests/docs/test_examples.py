@@ -1,8 +1,13 @@
-"""Every example runs: doctests of all modules, and the Python blocks of README and docs, in order."""
+"""Every example runs: doctests of all modules, the Python blocks of README and docs, in order, and command lines.
+
+Pages with code cells are executed by the build of the documentation (`make docs`), which fails on an exception.
+"""
 
 import doctest
 import importlib
+import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import jax
@@ -14,9 +19,12 @@ MODULES = sorted(
     for path in (ROOT / "jaxinit").rglob("*.py")
     if ">>>" in path.read_text()
 )
-PAGES = sorted(
-    p for p in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")] if "```python" in p.read_text()
-)
+SOURCES = [ROOT / "README.md", *(p for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts)]
+PAGES = sorted(p for p in SOURCES if "```python" in p.read_text())
+FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.M | re.S)
+#: What a block may be; Python that nothing runs is not among them.
+KINDS = {"python", "{code-cell} ipython3", "{eval-rst}", "{toctree}", "{include} ../CHANGELOG.md"}
+KINDS |= {"bash", "bibtex", "text", "yaml"}
 
 
 @pytest.fixture(autouse=True)
@@ -43,3 +51,38 @@ def test_pages(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_story_in_the_readme_is_short() -> None:
     first = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[0]
     assert len([line for line in first.splitlines() if line.strip()]) <= 15
+
+
+@pytest.mark.parametrize("page", sorted(SOURCES), ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_block_is_of_a_kind_that_is_checked(page: Path) -> None:
+    kinds = {kind for kind, _ in FENCE.findall(page.read_text())}
+    assert kinds <= KINDS
+    assert not {"python", "{code-cell} ipython3"} <= kinds, "one page, one way of running: cells or blocks"
+    executed = "file_format: mystnb" in page.read_text()[:60]
+    assert executed == ("{code-cell} ipython3" in kinds), "cells without the header that has them executed"
+
+
+def test_command_lines_are_understood() -> None:
+    from jaxinit.cli._main import parser
+
+    lines = [
+        line
+        for page in SOURCES
+        for kind, block in FENCE.findall(page.read_text())
+        for line in (block.splitlines() if kind == "bash" else ())
+    ]
+    commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("jaxinit ")]
+    assert len(commands) >= 3
+    for words in commands:
+        parser().parse_args(words)
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert {line.split()[1] for line in lines if line.startswith("make ")} <= targets
+
+
+def test_the_picture_of_the_first_page_is_made_by_its_script(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("picture", ROOT / "docs" / "picture.py")
+    assert spec is not None and spec.loader is not None
+    picture = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(picture)
+    assert picture.main(tmp_path / "picture.png", tiny=True).stat().st_size > 10_000
+    assert (ROOT / "docs" / "_static" / "picture.png").exists()

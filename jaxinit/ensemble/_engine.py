@@ -198,6 +198,8 @@ class _Program:
             lowered = _chunk.lower(*arguments)
             figures, _ = lowered.out_info
             numbers = sum(m.mean.size for m in figures.moments) // len(self.team.own)
+            if len(_NEEDS) >= _MOST_NEEDS:
+                del _NEEDS[next(iter(_NEEDS))]
             _NEEDS[program] = (_memory.needed(lowered.compile()), numbers)
         each, numbers = _NEEDS[program]
         _memory.check(
@@ -209,6 +211,7 @@ class _Program:
 
 #: What a program takes on each device, and numbers that a seed yields: the compiler is slow to say.
 _NEEDS: dict[Any, tuple[int | None, int]] = {}
+_MOST_NEEDS = 256
 
 
 def _finished(compute: _Program, folder: Folder | None, mine: list[int]) -> Iterator[list[tuple[int, Chunk]]]:

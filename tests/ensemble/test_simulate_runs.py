@@ -15,8 +15,8 @@ RECORD = ["second_moment", "correlation"]
 
 
 def simulate(**options: object) -> ji.Propagation:
-    network = ji.Network(3, 8, "tanh", weight_variance=1.5)
-    options = {"seeds": 8, "record": RECORD, "keep_seeds": True, "batch": 1, **options}
+    network = ji.Network(2, 8, "tanh", weight_variance=1.5)
+    options = {"seeds": 8, "record": RECORD, "keep_seeds": True, "batch": 2, **options}
     return ji.simulate(network, options.pop("seeds"), **options)  # type: ignore[arg-type]
 
 
@@ -61,21 +61,22 @@ def scarce(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
     def set_to(room: int) -> None:
         monkeypatch.setattr(_memory, "host_memory", lambda: room)
+        monkeypatch.setattr(_memory, "_SMALL", 0)
 
     return set_to
 
 
 def test_what_cannot_fit_is_refused_before_it_runs() -> None:
     # 10^12 numbers a layer: were this to run, it would be known.
-    network = ji.Network(2, 1_000_000, "tanh", weight_variance=1.0)
+    network = ji.Network(1, 1_000_000, "tanh", weight_variance=1.0)
     with pytest.raises(
         ValueError, match=r"simulate\(...\)` needs about [0-9.e+]+ TiB of cpu memory.*sampler='implicit'"
     ):
-        ji.simulate(network, 1, sampler="materialized", backward=False, devices=1)
+        ji.simulate(network, 1, sampler="materialized", record=["second_moment"], devices=1)
 
 
 def test_the_batch_that_is_offered_fits(scarce: Callable[[int], None]) -> None:
-    network = ji.Network(2, 4096, "tanh", weight_variance=1.0)
+    network = ji.Network(1, 4096, "tanh", weight_variance=1.0)
     options = {"record": ["second_moment"], "devices": 1, "chunk": 64}
     scarce(4 << 20)
     with pytest.raises(ValueError, match=r"batches of 64 .* batch=\d+, chunk=\d+ should fit") as error:

@@ -294,6 +294,27 @@ class Convergence(Record):
 
         return convergence_verdicts(self)
 
+    def before_training(self) -> dict[str, dict[str, float]]:
+        """Per initializer, what the signal does at step 0, medians over seeds; empty without `signals`.
+
+        "signal": second moment of the last layer's output over that of the first. "gradient": root mean square of
+        the first kernel's gradient over that of the last. "silent": share of silent units, mean over all layers but
+        the last. nan where nothing arrives at all (0 / 0), or the outputs were out of sight.
+        """
+        if not self.signals or len(self.sites) < 2:
+            return {}
+        start = {name: values[:, 0, :, 0].astype(np.float64) for name, values in self.signals.items()}
+        with np.errstate(invalid="ignore", divide="ignore"):
+            figures = {
+                "signal": start["second_moment"][..., -1] / start["second_moment"][..., 0],
+                "gradient": start["grad_rms"][..., 0] / start["grad_rms"][..., -1],
+                "silent": start["silent_fraction"][..., :-1].mean(axis=-1),
+            }
+        return {
+            name: {figure: float(np.median(values[i])) for figure, values in figures.items()}
+            for i, name in enumerate(self.initializers)
+        }
+
     # ---- views ------------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, Any]]:

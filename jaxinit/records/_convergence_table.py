@@ -51,6 +51,11 @@ def convergence_table(record: Convergence, threshold: float | None) -> Table:
     table.add_column(f"steps to val. {measure} {sign} {level:.3g}", justify="right")
     table.add_column(f"test {measure} at lr {common:.3g}", justify="right")
     table.add_column("diverged", justify="right")
+    before = record.before_training()
+    if before:
+        table.add_column("before training: z² last / first", justify="right")
+        table.add_column("dL/dW first / last", justify="right")
+        table.add_column("silent units", justify="right")
     for i, name in enumerate(record.initializers):
         mark = {0: "", -1: " ▼", 1: " ▲"}[int(edge[i])]
         table.add_row(
@@ -60,5 +65,14 @@ def convergence_table(record: Convergence, threshold: float | None) -> Table:
             format_crossing(crossings[name]),
             format_estimate(at_common[name]),
             f"{100 * rate[i].mean():.0f} %",
+            *(_start_cells(before[name]) if before else ()),
         )
     return table
+
+
+def _start_cells(figures: dict[str, float]) -> tuple[str, str, str]:
+    ratios = (
+        "none" if math.isnan(figures[name]) else f"{figures[name]:.2g}" for name in ("signal", "gradient")
+    )
+    silent = figures["silent"]
+    return (*ratios, "" if math.isnan(silent) else f"{100 * silent:.0f} %")  # type: ignore[return-value]

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: A regression counts as learned when it removes at least this share of the loss of the trivial answer.
 _LEAST_GAIN = 0.05
+#: A signal or gradient that changes by more than this over the depth is worth a word.
+_FADED = 1e-3
 
 
 def trivial_level(record: Convergence) -> float:
@@ -53,10 +55,11 @@ def _verdict(record: Convergence, i: int, name: str, learned: np.ndarray, leader
     figure = format_estimate(record.summary()[name])
     measure = f"test {record.measure} {figure}"
     if record.diverged()[i].all():
-        return f"Diverges in every run: {seeds}, {tried}."
+        return " ".join([f"Diverges in every run: {seeds}, {tried}.", *_start(record, name)])
     if not learned.any():
         where = f"in {record.steps} steps at {tried}, in any of {seeds}"
-        return f"Does not learn {where}: {measure}, no better than {_trivial(record)}."
+        sentence = f"Does not learn {where}: {measure}, no better than {_trivial(record)}."
+        return " ".join([sentence, *_start(record, name)])
     crossing, share = record.steps_to()[name], learned[best]
     where = f"{measure} at learning rate {rates[best]:.3g}"
     if share == 0.0:
@@ -71,7 +74,7 @@ def _verdict(record: Convergence, i: int, name: str, learned: np.ndarray, leader
     sign = "≥" if record.measure == "accuracy" else "≤"
     level = f"{record.measure} {sign} {crossing.threshold:.3g}"
     sentence += f"; steps to validation {level}: {format_crossing(crossing)}."
-    return " ".join([sentence, *_remarks(record, i, name, leader)])
+    return " ".join([sentence, *_start(record, name), *_remarks(record, i, name, leader)])
 
 
 def _tried(rates: np.ndarray) -> str:
@@ -84,6 +87,20 @@ def _trivial(record: Convergence) -> str:
     if record.measure == "accuracy":
         return f"always answering the most frequent class ({float(record.config.get('chance', 0.0)):.3g})"
     return f"the trivial answer (loss {trivial_level(record) / (1.0 - _LEAST_GAIN):.3g})"
+
+
+def _start(record: Convergence, name: str) -> list[str]:
+    """What was seen of the signal before training, where it explains something."""
+    figures = record.before_training().get(name, {})
+    out = []
+    for key, text in (
+        ("signal", "its signal (mean square) changes by a factor {:.1g} from the first layer to the last"),
+        ("gradient", "the gradient of its first layer is {:.1g} of that of its last"),
+    ):
+        value = figures.get(key, 1.0)
+        if value < _FADED or value > 1.0 / _FADED:
+            out.append(text.format(value))
+    return [f"Before training, {' and '.join(out)}."] if out else []
 
 
 def _remarks(record: Convergence, i: int, name: str, leader: str) -> list[str]:

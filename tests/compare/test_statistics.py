@@ -257,3 +257,49 @@ def test_verdict_of_a_regression():
     assert "the trivial answer (loss 1)" in record.verdicts()["b"]
     assert record.threshold() == pytest.approx(0.19)
     assert record.common_rate() == 0
+
+
+@pytest.fixture
+def watched(two):
+    """Three layers: in `a` the signal grows by 4 and the gradient stays; in `b` nothing arrives at all."""
+    shape = (2, 2, 3, 4, 3)
+    second, gradient, silent = np.zeros(shape), np.zeros(shape), np.ones(shape)
+    second[0] = [1.0, 2.0, 4.0]
+    gradient[0] = [0.1, 0.2, 0.2]
+    silent[0] = [0.25, 0.75, 1.0]
+    silent[0, :, :, 2:] = 1.0
+    signals = {"second_moment": second, "grad_rms": gradient, "silent_fraction": silent}
+    return dataclasses.replace(two, signals=signals, sites=("l1", "l2", "l3"))
+
+
+def test_signals_before_training_stand_beside_the_outcome(watched, two):
+    start = watched.before_training()
+    assert start["a"] == {"signal": 4.0, "gradient": 0.5, "silent": 0.5}
+    assert np.isnan(start["b"]["signal"]) and start["b"]["silent"] == 1.0
+    assert two.before_training() == {}
+    console = rich.console.Console(file=io.StringIO(), width=250)
+    console.print(watched)
+    text = console.file.getvalue()
+    assert "before training" in text and "50 %" in text and "none" in text
+    assert "Before training" not in watched.verdicts()["a"]
+    faded = {"second_moment": watched.signals["second_moment"] * [1.0, 1.0, 1e-9]}
+    record = dataclasses.replace(watched, signals=watched.signals | faded)
+    expected = "Before training, its signal (mean square) changes by a factor 4e-09 from the first layer to the last."
+    assert expected in record.verdicts()["a"] and "Before" not in record.verdicts()["b"]
+
+
+def test_signals_are_drawn_over_steps_and_layers(watched):
+    from jaxinit.plot import training_signals
+
+    figure = training_signals(watched)
+    first, second, bar = figure.axes
+    assert [ax.get_title().split(" (")[0] for ax in (first, second)] == ["a", "b"]
+    drawn = first.collections[0].get_array()
+    np.testing.assert_array_equal(drawn, watched.signals["silent_fraction"][0, 1, 0].T)
+    assert bar.get_ylabel().startswith("share of silent units")
+    moments = training_signals(watched, "second_moment").axes[1].collections[0].get_array()
+    assert moments.mask.all(), "a logarithm has no colour for 0"
+    with pytest.raises(ValueError, match="Did you mean 'silent_fraction'"):
+        training_signals(watched, "silent_fractions")
+    with pytest.raises(ValueError, match="signals=True"):
+        training_signals(dataclasses.replace(watched, signals={}))

@@ -75,8 +75,13 @@ class ChunkMoments:
 
 
 def pow2(exponent: jax.Array, dtype: Any) -> jax.Array:
-    """2^exponent, exact; 0 or inf beyond the range of `dtype`."""
-    return jnp.ldexp(jnp.ones((), dtype), exponent)
+    """2^exponent, exact; 0 below the normal numbers of `dtype` and inf above them."""
+    dtype = jnp.dtype(dtype)
+    if dtype.itemsize < 4:
+        return pow2(exponent, jnp.float32).astype(dtype)
+    info = jnp.finfo(dtype)
+    bits = jnp.clip(exponent.astype(f"int{info.bits}") + (info.maxexp - 1), 0, 2 * info.maxexp - 1)
+    return jax.lax.bitcast_convert_type(bits << info.nmant, dtype)
 
 
 def exponent_of(x: jax.Array, axis: int) -> jax.Array:
@@ -93,8 +98,9 @@ def normalize(x: jax.Array, exponent: jax.Array) -> tuple[jax.Array, jax.Array]:
     `x`: (rows, n); `exponent`: (rows,). Rows that are 0 keep the exponent. A row that is not finite becomes 0
     with an exponent for which `is_infinite` holds, and stays so: it spoils no other row.
     """
-    lost = is_infinite(exponent) | ~jnp.all(jnp.isfinite(x), axis=-1)
-    shift = exponent_of(x, axis=-1)
+    # 0 times what is not finite is nan: one sum tells, where a reduction of booleans would not be vectorized.
+    lost = is_infinite(exponent) | jnp.isnan(jnp.sum(x * 0, axis=-1))
+    shift = jnp.clip(exponent_of(x, axis=-1), -126, 126)  # whose powers are normal numbers
     rows = jnp.where(lost[..., None], 0, x * pow2(-shift, x.dtype)[..., None])
     return rows, jnp.where(lost, _INFINITE, exponent + shift)
 

@@ -28,8 +28,7 @@ def orthonormalize(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """
     rows = x.shape[0]
     if rows > UNROLLED:
-        q, r = jnp.linalg.qr(x.T)
-        return q.T, r.T
+        return _householder(x)
     eps = jnp.finfo(x.dtype).eps
     zero = jnp.zeros((), x.dtype)
     frame: list[jax.Array] = []
@@ -51,12 +50,17 @@ def orthonormalize(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.stack(frame), jnp.stack([jnp.stack(line) for line in table])
 
 
+def _householder(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    # For a zero vector Householder's frame has a direction of no meaning, in which vectors after it have a share:
+    # zeros go last.
+    order = jnp.argsort(jnp.all(x == 0, axis=1), stable=True)
+    q, r = jnp.linalg.qr(x[order].T)
+    table = r.T[jnp.argsort(order)]
+    return q.T * jnp.any(table != 0, axis=0)[:, None].astype(x.dtype), table
+
+
 def combine(coefficients: jax.Array, frame: jax.Array) -> jax.Array:
     """coefficients @ frame, for (rows, rank) and (rank, n), in full precision."""
-    rank = coefficients.shape[1]
-    if rank <= UNROLLED:
-        terms = [coefficients[:, k, None] * frame[k][None, :] for k in range(rank)]
-        return sum(terms[1:], terms[0])
     return jnp.matmul(coefficients, frame, precision=jax.lax.Precision.HIGHEST)
 
 

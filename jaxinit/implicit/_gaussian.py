@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxinit._core.normals import normals
 from jaxinit.implicit import _frames
 
 #: What the backward product needs of the forward one: (Q, G).
@@ -28,7 +29,7 @@ Residual = tuple[jax.Array, jax.Array]
 def forward(key: jax.Array, x: jax.Array, n_out: int, stddev: Any) -> tuple[jax.Array, Residual]:
     """x @ W for a fresh W: `x` (rows, n_in) -> (rows, n_out), and the residual for `backward`."""
     q, r = _frames.orthonormalize(x)
-    g = jax.random.normal(key, (q.shape[0], n_out), x.dtype)
+    g = normals(key, q.shape[0], n_out, x.dtype)
     return _frames.combine(r * stddev, g), (q, g)
 
 
@@ -36,10 +37,9 @@ def backward(key: jax.Array, residual: Residual, d: jax.Array, stddev: Any) -> j
     """d @ W.T for the W of `forward`, once: `d` (rows, n_out) -> (rows, n_in). `key` is another key."""
     q, g = residual
     q_d, r_d = _frames.orthonormalize(d)
-    fresh = jax.random.normal(key, (q_d.shape[0], q.shape[1]), d.dtype)
-    return stddev * (
-        _frames.combine(_frames.gram(d, g), q) + _frames.project_out(_frames.combine(r_d, fresh), q)
-    )
+    fresh = _frames.combine(r_d, normals(key, q_d.shape[0], q.shape[1], d.dtype))
+    known = _frames.gram(d, g) - _frames.gram(fresh, q)
+    return stddev * (_frames.combine(known, q) + fresh)
 
 
 def squared_norm(key: jax.Array, residual: Residual, n_out: int, stddev: Any) -> jax.Array:

@@ -18,25 +18,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxinit._core.normals import normals
 from jaxinit.implicit import _frames
 
 #: What the backward product needs of the forward one: (Q, U), both padded to m entries.
 Residual = tuple[jax.Array, jax.Array]
 
 
-def _pad(x: jax.Array, m: int) -> jax.Array:
+def pad(x: jax.Array, m: int) -> jax.Array:
+    """Rows filled up to m entries with zeros."""
     return x if x.shape[1] == m else jnp.pad(x, ((0, 0), (0, m - x.shape[1])))
 
 
-def _uniform_frame(
-    key: jax.Array, rows: int, m: int, dtype: Any, avoid: jax.Array | None = None
-) -> jax.Array:
+def uniform_frame(key: jax.Array, rows: int, m: int, dtype: Any, avoid: jax.Array | None = None) -> jax.Array:
     """Orthonormal rows, uniform among those orthogonal to the rows of `avoid`."""
-    normals = jax.random.normal(key, (rows, m), dtype)
+    x = normals(key, rows, m, dtype)
     if avoid is not None:
-        normals = _frames.project_out(normals, avoid)
-        normals = _frames.project_out(normals, avoid)
-    frame, triangle = _frames.orthonormalize(normals)
+        x = _frames.project_out(_frames.project_out(x, avoid), avoid)
+    frame, triangle = _frames.orthonormalize(x)
     # Householder's R may have negative diagonal entries: with a positive diagonal the frame is uniform.
     return frame * jnp.where(jnp.diagonal(triangle) < 0, -1, 1).astype(dtype)[:, None]
 
@@ -45,20 +44,20 @@ def forward(key: jax.Array, x: jax.Array, n_out: int, scale: Any) -> tuple[jax.A
     """x @ W for a fresh W: `x` (rows, n_in) -> (rows, n_out), and the residual for `backward`."""
     m = max(x.shape[1], n_out)
     q, r = _frames.orthonormalize(x)
-    u = _uniform_frame(key, q.shape[0], m, x.dtype)
-    return _frames.combine(r * scale, u)[:, :n_out], (_pad(q, m), u)
+    u = uniform_frame(key, q.shape[0], m, x.dtype)
+    return _frames.combine(r * scale, u)[:, :n_out], (pad(q, m), u)
 
 
 def backward(key: jax.Array, residual: Residual, d: jax.Array, n_in: int, scale: Any) -> jax.Array:
     """d @ W.T for the W of `forward`, once: `d` (rows, n_out) -> (rows, n_in). `key` is another key."""
     q, u = residual
-    d = _pad(d, q.shape[1])
+    d = pad(d, q.shape[1])
     # Frame vectors of Q that are zero (dependent inputs) tell nothing of V: U counts only where Q does.
     seen = u * jnp.any(q != 0, axis=1, keepdims=True).astype(u.dtype)
     along = _frames.gram(d, seen)
     rest = d - _frames.combine(along, seen)
     _, r_d = _frames.orthonormalize(rest)
-    fresh = _uniform_frame(key, r_d.shape[1], q.shape[1], d.dtype, avoid=q)
+    fresh = uniform_frame(key, r_d.shape[1], q.shape[1], d.dtype, avoid=q)
     return scale * (_frames.combine(along, q) + _frames.combine(r_d, fresh))[:, :n_in]
 
 

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinit._core.threefry import fused
 from jaxinit.initializers._base import times, working_dtype
-from jaxinit.initializers._threefry import fused
 
 __all__ = [
     "COMPLEX_TRUNCATED_STDDEV",

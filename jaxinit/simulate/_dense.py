@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxinit._core.normals import vector
 from jaxinit._core.scaled import exponent_of, normalize, pow2
 from jaxinit._core.struct import record, static
 from jaxinit.network import Network
@@ -55,7 +56,7 @@ class Dense:
             return out
 
         rows, n_out = h.shape[0], self.weights[-1].shape[1]
-        r = jax.random.normal(every[0, 1], (n_out,), h.dtype) / jnp.sqrt(jnp.asarray(n_out, h.dtype))
+        r = vector(every[0, 1], n_out, h.dtype) / jnp.sqrt(jnp.asarray(n_out, h.dtype))
         d, exponent = normalize(jnp.tile(r[None, :], (rows, 1)), jnp.zeros(rows, jnp.int32))
         gradient = (d, exponent, (jnp.zeros_like(d), exponent) if self.skips == "post" else None)
         backward: list[dict[str, Any]] = []
@@ -74,7 +75,7 @@ class Dense:
             y, residual = weights.forward(keys, h, network)
             gram, exponent = st.gram(h), before
             if self.biased:
-                b = jax.random.normal(keys.bias, (y.shape[1],), y.dtype)
+                b = vector(keys.bias, y.shape[1], y.dtype)
                 y, exponent = _add_bias(
                     y, exponent, b * jnp.sqrt(jnp.asarray(network.bias_variance, y.dtype))
                 )

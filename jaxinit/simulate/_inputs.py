@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxinit._core.normals import normals
 from jaxinit._core.struct import leaf, record, static
 from jaxinit.implicit import _frames
 
@@ -23,6 +24,6 @@ class Inputs:
         """(inputs, n)."""
         if self.given is not None:
             return jnp.asarray(self.given)
-        frame, _ = _frames.orthonormalize(jax.random.normal(key, self.shape, jnp.float32))
+        frame, _ = _frames.orthonormalize(normals(key, *self.shape))
         root = jnp.sqrt(jnp.asarray(self.shape[1], jnp.float32))
         return _frames.combine(jnp.asarray(self.mix, jnp.float32) * root, frame)

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxinit import ensemble
 from jaxinit._core import checks
+from jaxinit._core.normals import vector
 from jaxinit._core.scaled import exponent_of, normalize, pow2
 from jaxinit._core.struct import record, static
 from jaxinit.network import Network
@@ -58,7 +59,7 @@ class Jacobian:
             w = weights._draw(keys.forward, network).astype(jnp.float64)
             z = _matmul(h, w)
             if self.biased:
-                b = jax.random.normal(keys.bias, (z.shape[1],), jnp.float32).astype(jnp.float64)
+                b = vector(keys.bias, z.shape[1]).astype(jnp.float64)
                 b = b * jnp.sqrt(jnp.asarray(network.bias_variance, jnp.float64))
                 z, exponent = _add_bias(z, exponent, b)
             tangents = _matmul(tangents * slope, w)

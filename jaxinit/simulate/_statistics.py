@@ -6,6 +6,7 @@ Signals are (inputs, units) with one exponent an input: the signal is z * 2^expo
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,6 +27,9 @@ BACKWARD = frozenset(
 
 #: Statistics of pairs of inputs.
 PAIRWISE = frozenset({"correlation", "one_minus_correlation", "grad_correlation"})
+
+#: Up to this many rows their pairs are written out, which is faster to run, and slower to compile.
+_FEW = 4
 
 #: A unit is saturated when |phi'| is below this share of its maximum.
 SATURATED = 1e-2
@@ -50,7 +54,8 @@ def _finite_or(other: float, mantissa: jax.Array, exponent: jax.Array, lost: jax
     return Scaled(jnp.where(lost, other, mantissa), jnp.where(lost, 0, exponent))
 
 
-def _log(value: Scaled) -> Scaled:
+def log_of(value: Scaled) -> Scaled:
+    """Its natural logarithm."""
     return Scaled(value.mantissa, value.exponent, log=True)
 
 
@@ -59,10 +64,13 @@ def _directions(x: jax.Array) -> jax.Array:
     return x / jnp.sqrt(jnp.sum(jnp.square(x), axis=1, keepdims=True))
 
 
-def _pairs_of(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    index = np.asarray(pairs(x.shape[0]), dtype=np.int32).reshape(-1, 2)
+def _sum_over_pairs(x: jax.Array, term: Callable[[jax.Array, jax.Array], jax.Array]) -> jax.Array:
+    """Sums over units of term(u_a, u_b), u the rows' directions, for the pairs of rows."""
     u = _directions(x)
-    return u[index[:, 0]], u[index[:, 1]]
+    if len(u) <= _FEW:
+        return jnp.stack([jnp.sum(term(u[a], u[b])) for a, b in pairs(len(u))])
+    index = np.asarray(pairs(len(u)), dtype=np.int32)
+    return jnp.sum(term(u[index[:, 0]], u[index[:, 1]]), axis=1)
 
 
 def forward(
@@ -77,7 +85,7 @@ def forward(
     out: dict[str, Any] = {}
     square = _mean_square(z, exponent)
     out["second_moment"] = square
-    out["log_second_moment"] = _log(square)
+    out["log_second_moment"] = log_of(square)
     if wanted & {"mean", "kurtosis"}:
         mean = jnp.mean(z, axis=1)
         out["mean"] = _finite_or(jnp.nan, mean, exponent, is_infinite(exponent))
@@ -87,9 +95,8 @@ def forward(
                 jnp.mean(jnp.square(central), axis=1) / jnp.square(jnp.mean(central, axis=1)) - 3
             )
     if wanted & {"correlation", "one_minus_correlation"}:
-        a, b = _pairs_of(z)
-        out["correlation"] = jnp.sum(a * b, axis=1)
-        half = jnp.sum(jnp.square(a - b), axis=1) / 2
+        out["correlation"] = _sum_over_pairs(z, jnp.multiply)
+        half = _sum_over_pairs(z, lambda a, b: jnp.square(a - b)) / 2
         out["one_minus_correlation"] = Scaled(half, jnp.zeros(half.shape, jnp.int32))
     if "dead_fraction" in wanted:
         out["dead_fraction"] = jnp.mean(jnp.all(slope == 0, axis=0).astype(z.dtype))
@@ -115,10 +122,9 @@ def backward(
     out: dict[str, Any] = {}
     square = _mean_square(d, exponent)
     out["grad_second_moment"] = square
-    out["log_grad_second_moment"] = _log(square)
+    out["log_grad_second_moment"] = log_of(square)
     if "grad_correlation" in wanted:
-        a, b = _pairs_of(d)
-        out["grad_correlation"] = jnp.sum(a * b, axis=1)
+        out["grad_correlation"] = _sum_over_pairs(d, jnp.multiply)
     if wanted & {"weight_grad_norm", "update_ratio"}:
         # ||dW||^2 = sum_ab <h_a, h_b> <d_a, d_b>, at the scale of the largest term.
         each = gram_exponent + exponent

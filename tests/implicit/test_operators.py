@@ -140,7 +140,7 @@ def test_twin_haar_without_avoiding_the_seen_space() -> None:
         d = cotangent(y)
         along = d @ u.T
         _, r_d = _frames.orthonormalize(d - along @ u)
-        return y, 0.7 * (along @ q + _frames.combine(r_d, _haar._uniform_frame(back, 2, 6, x.dtype)))
+        return y, 0.7 * (along @ q + _frames.combine(r_d, _haar.uniform_frame(back, 2, 6, x.dtype)))
 
     x = INPUTS["generic"](6)
     other_law(sample(wrong, x, 0), sample(drawn("haar", 6), x, 1))

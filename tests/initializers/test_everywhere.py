@@ -161,7 +161,7 @@ def test_distinct_streams():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=["f32", "f64"])
 def test_fused_bits_are_those_of_jax_random(dtype):
     """Raw bits, for every way of giving a key, for keys of many values and for shapes of every rank."""
-    from jaxinit.initializers._threefry import fused
+    from jaxinit._core.threefry import fused
 
     width = jnp.finfo(dtype).bits
     with jax.enable_x64(True):
@@ -178,7 +178,7 @@ def test_fused_bits_are_those_of_jax_random(dtype):
 
 
 def test_other_generators_and_settings_are_left_to_jax():
-    from jaxinit.initializers._threefry import fused
+    from jaxinit._core.threefry import fused
 
     rbg = jax.random.key(0, impl="rbg")
     assert fused(rbg, (3,)) is rbg and fused(KEY, (2**16, 2**16)) is KEY

@@ -7,6 +7,7 @@ import pytest
 
 import jaxinit as ji
 from jaxinit import ensemble
+from jaxinit._core.normals import vector
 from jaxinit.simulate._jacobian import Jacobian
 from jaxinit.simulate._signal import Nonlinearity
 from jaxinit.simulate._simulate import _inputs, _weights
@@ -26,7 +27,7 @@ def by_autodiff(network: ji.Network, x: np.ndarray, seed: int, root: int) -> np.
         def f(h: jax.Array) -> jax.Array:
             for l, (layer, w) in enumerate(zip(each, weights, strict=True)):
                 h = h if l == 0 else network.activation(h)
-                bias = jax.random.normal(layer.bias, (w.shape[1],), jnp.float32)
+                bias = vector(layer.bias, w.shape[1])
                 h = h @ w._draw(layer.forward, network) + bias * np.sqrt(network.bias_variance)
             return h
 

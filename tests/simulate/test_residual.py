@@ -7,6 +7,7 @@ import pytest
 from laws import other_law, same_law
 
 import jaxinit as ji
+from jaxinit._core.normals import vector
 from jaxinit.network import Residual
 
 KINDS = {
@@ -64,7 +65,7 @@ def test_against_a_network_written_out(kind: str) -> None:
     key = jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), 5)
     keys = jax.random.split(key, (5, 4))
     weights = [recording(keys[l + 1, 0], s) for l, s in enumerate(net.shapes)]
-    r = jax.random.normal(keys[0, 1], (net.widths[-1],)) / jnp.sqrt(jnp.float32(net.widths[-1]))
+    r = vector(keys[0, 1], net.widths[-1]) / jnp.sqrt(jnp.float32(net.widths[-1]))
 
     def loss(weights: list, probes: list) -> tuple[jax.Array, list]:
         f, zs = written_out(net, jnp.asarray(x), weights, probes)

@@ -7,6 +7,7 @@ import pytest
 from laws import other_law, same_law
 
 import jaxinit as ji
+from jaxinit._core.normals import vector
 from jaxinit.records import STATISTICS
 
 SEEDS = 4000
@@ -77,7 +78,7 @@ def test_against_a_network_written_out() -> None:
     keys = jax.random.split(key, (4, 4))
     for l in range(3):
         drawn.append(np.asarray(recording(keys[l + 1, 0], (8, 8))))
-    r = jax.random.normal(keys[0, 1], (8,)) / jnp.sqrt(8.0)
+    r = vector(keys[0, 1], 8) / jnp.sqrt(8.0)
 
     def forward(weights: list[jax.Array], probes: list[jax.Array]) -> tuple[jax.Array, list[jax.Array]]:
         h, zs = jnp.asarray(x), []

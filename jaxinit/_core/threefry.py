@@ -16,15 +16,18 @@ import jax
 import jax.extend
 import jax.numpy as jnp
 
-__all__ = ["fused"]
+__all__ = ["fused", "words"]
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
 NAME = "threefry2x32"
 
 
-def _bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
-    """Threefry-2x32 with 20 rounds (Salmon et al. 2011) of the counters 0, 1, 2, ..., laid out as `shape`."""
+def words(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Threefry-2x32 with 20 rounds (Salmon et al. 2011) of the counters 0, 1, 2, ..., laid out as `shape`.
+
+    `key`: the data of a key, uint32[2]. Two uint32 arrays: the cipher's two words.
+    """
     k0, k1 = key[0], key[1]
     schedule = (k0, k1, k0 ^ k1 ^ jnp.uint32(PARITY))
     counter = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
@@ -35,6 +38,12 @@ def _bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
             y = x ^ ((y << jnp.uint32(r)) | (y >> jnp.uint32(32 - r)))
         x = x + schedule[(block + 1) % 3]
         y = y + schedule[(block + 2) % 3] + jnp.uint32(block + 1)
+    return x, y
+
+
+def _bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
+    """The bits that `jax.random` draws."""
+    x, y = words(key, shape)
     if bit_width == 64:
         return (x.astype(jnp.uint64) << jnp.uint64(32)) | y.astype(jnp.uint64)
     return (x ^ y).astype(f"uint{bit_width}")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from jaxinit._core.console import stderr_console
+
 #: Called after each round of chunks with (seeds done, seeds in all), of this process.
 Progress = Callable[[int, int], Any]
 
@@ -18,7 +20,6 @@ def reporter(progress: bool | Progress) -> Iterator[Progress]:
     elif not progress:
         yield lambda done, total: None
     else:
-        from rich.console import Console
         from rich.progress import MofNCompleteColumn, ProgressColumn, Task, TimeRemainingColumn
         from rich.progress import Progress as Bar
         from rich.text import Text
@@ -36,6 +37,6 @@ def reporter(progress: bool | Progress) -> Iterator[Progress]:
             Rate(),
             TimeRemainingColumn(elapsed_when_finished=True),
         )
-        with Bar(*columns, console=Console(stderr=True)) as bar:
+        with Bar(*columns, console=stderr_console()) as bar:
             task = bar.add_task("seeds", total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -9,12 +9,15 @@ import numpy as np
 from jaxinit.diagnose import thresholds as at
 from jaxinit.diagnose._case import Case, finding
 from jaxinit.diagnose._certainty import Figure
-from jaxinit.diagnose._profile import FEW, is_exponential
+from jaxinit.diagnose._profile import is_exponential
+from jaxinit.diagnose._verdict import place
 from jaxinit.records import Finding, Statistic
 from jaxinit.records._depth import positions
 
 #: Inputs that start closer than this are the same for every purpose: nothing can be said of their angle.
 _SAME = 1e-9
+#: Seeds of which all have to agree: by chance with probability 2^-10 < 1e-3.
+_ALL = 10
 
 
 def distances(stat: Statistic | None) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
@@ -63,8 +66,8 @@ def collapse(case: Case) -> list[Finding]:
         )
         among = f" among {len(index)} {kind} sites" if kind else ""
         text = (
-            f"Inputs become alike{among}: 1 - c falls {how}, from {value[first]:.2g} at {case.name(r.sites[first])} to "
-            f"{value[last]:.2g} at {case.name(r.sites[last])}."
+            f"Inputs become alike{among}: 1 - c falls {how}, from {value[first]:.2g} at {place(r.sites[first])} to "
+            f"{value[last]:.2g} at {place(r.sites[last])}."
         )
         if blurred:
             text += " bfloat16 no longer tells them apart."
@@ -95,16 +98,16 @@ def _fallen(value: np.ndarray, error: np.ndarray, most: float, count: int) -> tu
     """(1 - c) at the last site over that at the first, and the p-value of a fall by more than the threshold.
 
     Tested as last - e^-6 first < 0, which is defined where the last is 0 too. 1 - c has heavy tails over seeds in
-    narrow networks, so that its mean over a few is too low: with eight seeds and more every one of them has to lie
+    narrow networks, so that its mean over a few is too low: with ten seeds and more every one of them has to lie
     below the threshold (probability 2^-count if half of all networks do); with fewer its steps from site to site
     tell how it walks, and half the variance of that walk is granted (as for `Change.annealed`).
     """
     ratio = float(value[-1] / value[0])
     share = math.exp(at.COLLAPSE_LOG)
     gap = Figure(float(value[-1] - share * value[0]), float(error[-1] + share * error[0]), max(count - 1, 1))
-    if count >= FEW:
+    if count >= _ALL:
         return ratio, max(gap.p_below(0.0), 0.5**count) if most < share * value[0] else 1.0
-    if 0 < count < FEW and len(value) > 2 and (value > 0.0).all():
+    if count > 0 and len(value) > 2 and (value > 0.0).all():
         steps = np.diff(np.log(value))
         walk = math.sqrt(len(steps)) * float(steps.std(ddof=1))
         gap = Figure(math.log(ratio) + 0.5 * walk**2 - at.COLLAPSE_LOG, walk, count + len(steps) - 2)
@@ -126,7 +129,7 @@ def bfloat16(case: Case) -> list[Finding]:
                 r.config.get("dtype", "")
             )
             text = (
-                f"From {case.name(r.sites[i])} on two inputs differ by less than bfloat16 resolves: "
+                f"From {place(r.sites[i])} on two inputs differ by less than bfloat16 resolves: "
                 f"1 - c = {value[i]:.2g}, entries differ by {math.sqrt(2 * max(value[i], 0.0)):.1g} of their rms."
             )
             return [

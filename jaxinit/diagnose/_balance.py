@@ -9,6 +9,7 @@ import numpy as np
 from jaxinit.diagnose import thresholds as at
 from jaxinit.diagnose._case import Case, finding
 from jaxinit.diagnose._certainty import Figure
+from jaxinit.diagnose._verdict import place
 from jaxinit.records import Finding
 from jaxinit.records._tables import format_log
 
@@ -40,8 +41,8 @@ def steps(case: Case) -> list[Finding]:
             continue
         among = f" among {len(p.sites)} {kind} sites" if kind else ""
         text = (
-            f"{case.name(odd)} disagrees with its neighbours{among}: the second moment changes by "
-            f"×{format_log(float(step[i]))} from {case.name(p.sites[i])} to the next, "
+            f"{place(odd)} disagrees with its neighbours{among}: the second moment changes by "
+            f"×{format_log(float(step[i]))} from {place(p.sites[i])} to the next, "
             f"by ×{format_log(float(np.median(step)))} from layer to layer elsewhere (robust z {score:.0f})."
         )
         out.append(
@@ -84,7 +85,7 @@ def imbalance(case: Case) -> list[Finding]:
         return []
     what = "gradient over norm of the weights" if name == "update_ratio" else "gradient of the weights"
     text = (
-        f"{case.name(r.sites[i])} is out of balance: its {what} is {format_log(abs(away))} times "
+        f"{place(r.sites[i])} is out of balance: its {what} is {format_log(abs(away))} times "
         f"{'above' if away > 0 else 'below'} the median layer's, so no learning rate suits both."
     )
     return [

@@ -61,10 +61,6 @@ class Case:
         text = str(self.record.config.get("network", ""))
         return not text or "residual=None, norm=None, dropout=0.0" in text
 
-    def name(self, site: str) -> str:
-        """A site in a sentence: `layer 7`, or its path."""
-        return f"layer {site}" if site.isdigit() else site
-
     @functools.cached_property
     def families(self) -> list[tuple[str, np.ndarray]]:
         """Groups of sites that can be compared: all of a canonical network, those of one kind of a probed model.

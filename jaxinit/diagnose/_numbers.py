@@ -11,6 +11,7 @@ from jaxinit.diagnose import thresholds as at
 from jaxinit.diagnose._case import Case, always_zero, finding
 from jaxinit.diagnose._certainty import Figure
 from jaxinit.diagnose._profile import exists
+from jaxinit.diagnose._verdict import place
 from jaxinit.records import Finding, Statistic
 
 _FLOATS = ("float", "bfloat")
@@ -50,7 +51,7 @@ def not_finite(case: Case) -> list[Finding]:
             "" if fraction is None else f" ({100 * fraction.mean[r.sites.index(first)]:.2g} % of the values)"
         )
         text = (
-            f"The {noun} is not finite: nan or infinite first at {case.name(first)}{share}, "
+            f"The {noun} is not finite: nan or infinite first at {place(first)}{share}, "
             f"and at {len(sites)} of {case.depth} sites."
         )
         return [_seen(f"not_finite_{noun}", "error", text, sites, case.rescale)]
@@ -76,7 +77,7 @@ def float_range(case: Case) -> list[Finding]:
             worst = float((sign * log[index]).max()) * sign / math.log(10.0)
             becomes = "0" if kind == "underflow" else "infinite"
             text = (
-                f"The {noun} leaves the range of float32 and bfloat16 at {case.name(first)}, so it becomes {becomes} "
+                f"The {noun} leaves the range of float32 and bfloat16 at {place(first)}, so it becomes {becomes} "
                 f"in a real network: its rms would reach 1e{worst:+.0f}."
             )
             figure = (f"log10 of the rms of the {noun}, extreme", Figure(worst))
@@ -93,7 +94,7 @@ def silent(case: Case) -> list[Finding]:
     sites = [r.sites[i] for i in np.flatnonzero(case.silent)]
     if sites:
         first = r.sites.index(sites[0])
-        where = f"The signal is exactly 0 at {case.name(sites[0])}{_more(sites)}"
+        where = f"The signal is exactly 0 at {place(sites[0])}{_more(sites)}"
         meant = (
             "Right if it is meant to start at zero (a zero-initialized head or end of a branch); what feeds only it "
             "gets no gradient in the first step."
@@ -108,7 +109,7 @@ def silent(case: Case) -> list[Finding]:
     some = [r.sites[i] for i in np.flatnonzero(_sometimes_zero(r.log_second_moment))]
     if some:
         text = (
-            f"Some networks die: in at least one of {r.count} the signal is exactly 0 at {case.name(some[0])}"
+            f"Some networks die: in at least one of {r.count} the signal is exactly 0 at {place(some[0])}"
             f"{_more(some)}, in others it is not. All units of a layer were off at once: widen the narrowest."
         )
         out.append(_seen("dying", "warning", text, some, case.rescale))
@@ -136,7 +137,7 @@ def no_gradient(case: Case) -> list[Finding]:
     if not sites:
         return []
     text = (
-        f"No gradient reaches {case.name(sites[-1])}{_more(sites)}: dL/dz is exactly 0 there, or the loss does not "
+        f"No gradient reaches {place(sites[-1])}{_more(sites)}: dL/dz is exactly 0 there, or the loss does not "
         "depend on it (all units off, a stop_gradient, an unused output)."
     )
     severity = "warning" if r.layout and not missing[0] else "error"

@@ -10,6 +10,7 @@ from jaxinit.diagnose import thresholds as at
 from jaxinit.diagnose._case import Case, finding
 from jaxinit.diagnose._certainty import Figure
 from jaxinit.diagnose._profile import Change, Profile, change, is_exponential
+from jaxinit.diagnose._verdict import place
 from jaxinit.records import Finding
 from jaxinit.records._tables import format_log
 
@@ -117,7 +118,7 @@ def _sentence(p: Profile, moved: Change, noun: str, kind: str, steady: bool) -> 
     typical = moved.typical
     verb = "grows" if typical.value > 0.0 else "falls"
     ratio = format_log(typical.value)
-    first, last = (f"layer {s}" if s.isdigit() else s for s in (p.sites[0], p.sites[-1]))
+    first, last = (place(s) for s in (p.sites[0], p.sites[-1]))
     ends = f"its second moment at {last} is {ratio} times that at {first}"
     among = f" among {len(p.sites)} {kind} sites" if kind else ""
     if not steady:

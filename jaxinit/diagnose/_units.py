@@ -10,6 +10,7 @@ from jaxinit.diagnose import thresholds as at
 from jaxinit.diagnose._case import Case, finding
 from jaxinit.diagnose._certainty import Figure
 from jaxinit.diagnose._profile import units
+from jaxinit.diagnose._verdict import place
 from jaxinit.records import Finding
 
 _WORDS = {
@@ -23,8 +24,6 @@ _WORDS = {
 
 def flat_units(case: Case) -> list[Finding]:
     """Dead units, else saturated ones, at the worst site; every site is tried, so p-values are times their number."""
-    if case.silent.any():
-        return []
     out = []
     for statistic, (kind, words) in _WORDS.items():
         stat = getattr(case.record, statistic)
@@ -37,7 +36,12 @@ def flat_units(case: Case) -> list[Finding]:
             Figure(float(m), max(float(np.nan_to_num(s)), float(e)), dof, basis)
             for m, s, e in zip(stat.mean, stat.stderr, _counting(case, stat.mean, n), strict=True)
         ]
-        surely = [f.p_above(at.DEAD_SHARE) * len(figures) < at.SURE for f in figures]
+        # A silent site is told as such, and what has no signal is not dead for another reason.
+        heard = ~case.silent
+        surely = [
+            bool(h) and f.p_above(at.DEAD_SHARE) * len(figures) < at.SURE
+            for f, h in zip(figures, heard, strict=True)
+        ]
         if not any(surely):
             continue
         worst = max(
@@ -48,7 +52,7 @@ def flat_units(case: Case) -> list[Finding]:
         threshold = at.DEAD_ERROR_SHARE if error else at.DEAD_SHARE
         count = int(sum(surely))
         text = (
-            f"{100 * figure.value:.3g} % of the units of {case.name(case.record.sites[worst])} {words}"
+            f"{100 * figure.value:.3g} % of the units of {place(case.record.sites[worst])} {words}"
             + (f"; more than {100 * at.DEAD_SHARE:.0f} % at {count} sites" if count > 1 else "")
             + "."
         )
@@ -96,7 +100,7 @@ def identical_units(case: Case) -> list[Finding]:
     index = np.flatnonzero(same)
     value, more = float(np.nanmax(share[index])), f" and {len(index) - 1} more sites" * (len(index) > 1)
     text = (
-        f"The units of {case.name(r.sites[int(index[0])])}{more} are copies of each other: a constant kernel makes "
+        f"The units of {place(r.sites[int(index[0])])}{more} are copies of each other: a constant kernel makes "
         "each layer one unit wide, and training keeps it so."
     )
     return [

@@ -70,6 +70,11 @@ def seeds(count: int) -> str:
     return "theory" if not count else f"{count} seed{'s' * (count > 1)}"
 
 
+def place(site: str) -> str:
+    """A site in a sentence: `layer 7`, or its path."""
+    return f"layer {site}" if site.isdigit() else site
+
+
 def _value(log_value: float, stderr: float) -> str:
     """exp(log_value) with the relative standard error in per cent."""
     text = format_log(log_value)
@@ -95,28 +100,28 @@ def _factor(r: Rate) -> str:
 
 
 def _signal(record: Propagation, r: Rate) -> str:
-    first, last = record.sites[0], record.sites[-1]
+    first, last = place(record.sites[0]), place(record.sites[-1])
     if r.last == -math.inf and r.dies_at is not None:
-        where = "everywhere" if r.dies_at == first else f"from layer {r.dies_at} on"
+        where = "everywhere" if r.dies_at == record.sites[0] else f"from {place(r.dies_at)} on"
         return f"the signal is exactly 0 {where}"
     if not math.isfinite(r.last):
-        return f"the signal at layer {last} is not finite"
+        return f"the signal at {last} is not finite"
     change = _factor(r)
     return (
-        f"the typical signal ⟨z²⟩ goes from {format_log(r.first)} at layer {first} to "
-        f"{_value(r.last, r.last_stderr)} at layer {last}" + (f", {change}" if change else "")
+        f"the typical signal ⟨z²⟩ goes from {format_log(r.first)} at {first} to "
+        f"{_value(r.last, r.last_stderr)} at {last}" + (f", {change}" if change else "")
         + f" ({seeds(r.count)})"
     )  # fmt: skip
 
 
 def _gradient(record: Propagation, r: Rate) -> str:
-    first, last = record.sites[0], record.sites[-1]
+    first, last = place(record.sites[0]), place(record.sites[-1])
     if r.first == -math.inf:
-        return f"no gradient reaches layer {first}: it is exactly 0 there"
+        return f"no gradient reaches {first}: it is exactly 0 there"
     if not math.isfinite(r.first) or not math.isfinite(r.last):
-        return f"the gradient is not finite between layers {first} and {last}"
+        return f"the gradient is not finite between {first} and {last}"
     ratio = format_log(r.first - r.last)
-    return f"the gradient's second moment at layer {first} is {ratio} times that at layer {last}"
+    return f"the gradient's second moment at {first} is {ratio} times that at {last}"
 
 
 def sentence(record: Propagation) -> str:

@@ -269,6 +269,29 @@ def test_gradients_that_reach_nothing_in_a_model():
     assert (f.kind, f.severity, f.where) == ("no_gradient", "warning", ("l1", "l1"))
 
 
+def test_units_that_are_dead_below_a_silent_output():
+    """Biases far below 0 and a head without: the head's zero is a consequence, the dead units are the fault."""
+    late, share = 0.0 * DEPTH, np.ones(L)
+    late[-1] = -np.inf
+    d = diagnose(record(late, dead_fraction=sampled(share, 0.0)))
+    assert [f.kind for f in d.at_least("error")] == ["dead_units"]
+    share[:] = 0.5
+    assert diagnose(record(late, dead_fraction=sampled(share, 0.0))).ok
+
+
+@pytest.mark.parametrize("seeds", [1, 4, 8, 12])
+def test_inputs_that_collapse_in_few_networks_and_in_many(seeds):
+    assert kinds(diagnose(record(apart=0.5 * np.exp(-0.5 * DEPTH), seeds=seeds))) == {"collapse"}
+    assert diagnose(record(apart=0.5 * np.exp(-0.1 * DEPTH), seeds=seeds)).ok
+
+
+def test_one_network_that_keeps_its_inputs_apart_contradicts_a_collapse():
+    samples = np.repeat(0.5 * np.exp(-0.5 * DEPTH)[None, :, None], 12, axis=0)
+    assert not diagnose(dataclasses.replace(record(), one_minus_correlation=Statistic.of(samples))).ok
+    samples[3] = 0.1
+    assert diagnose(dataclasses.replace(record(), one_minus_correlation=Statistic.of(samples))).ok
+
+
 def test_the_record(tmp_path):
     d = diagnose(PLANTED["wrong_default"])
     again = ji.load(d.save(tmp_path / "d.npz"))

@@ -9,7 +9,7 @@ import numpy as np
 from jaxinit.diagnose import thresholds as at
 from jaxinit.diagnose._case import Case, finding
 from jaxinit.diagnose._certainty import Figure
-from jaxinit.diagnose._profile import is_exponential
+from jaxinit.diagnose._profile import is_exponential, wander
 from jaxinit.diagnose._verdict import place
 from jaxinit.records import Finding, Statistic
 from jaxinit.records._depth import positions
@@ -97,21 +97,22 @@ def collapse(case: Case) -> list[Finding]:
 def _fallen(value: np.ndarray, error: np.ndarray, most: float, count: int) -> tuple[float, float]:
     """(1 - c) at the last site over that at the first, and the p-value of a fall by more than the threshold.
 
-    Tested as last - e^-6 first < 0, which is defined where the last is 0 too. 1 - c has heavy tails over seeds in
-    narrow networks, so that its mean over a few is too low: with ten seeds and more every one of them has to lie
-    below the threshold (probability 2^-count if half of all networks do); with fewer its steps from site to site
-    tell how it walks, and half the variance of that walk is granted (as for `Change.annealed`).
+    1 - c has heavy tails over seeds in narrow networks, so that its mean over a few is too low: its steps from site
+    to site tell how far it wanders, and half the variance of that walk is granted (as for `Change.annealed`). With
+    ten seeds and more every one of them has to lie below the threshold, which has probability 2^-count if half of
+    all networks do. Where 1 - c is exactly 0 at some site there is no logarithm: last - e^-6 first is tested.
     """
     ratio = float(value[-1] / value[0])
     share = math.exp(at.COLLAPSE_LOG)
-    gap = Figure(float(value[-1] - share * value[0]), float(error[-1] + share * error[0]), max(count - 1, 1))
-    if count >= _ALL:
-        return ratio, max(gap.p_below(0.0), 0.5**count) if most < share * value[0] else 1.0
-    if count > 0 and len(value) > 2 and (value > 0.0).all():
-        steps = np.diff(np.log(value))
-        walk = math.sqrt(len(steps)) * float(steps.std(ddof=1))
-        gap = Figure(math.log(ratio) + 0.5 * walk**2 - at.COLLAPSE_LOG, walk, count + len(steps) - 2)
-    return ratio, gap.p_below(0.0)
+    if count >= _ALL and most >= share * value[0]:
+        return ratio, 1.0
+    if (value > 0.0).all():
+        walk = wander(np.log(value)) if count else 0.0
+        return ratio, Figure(math.log(ratio) + 0.5 * walk**2, walk, count + len(value)).p_below(
+            at.COLLAPSE_LOG
+        )
+    gap = float(value[-1] - share * value[0])
+    return ratio, Figure(gap, float(error[-1] + share * error[0]), max(count - 1, 1)).p_below(0.0)
 
 
 def bfloat16(case: Case) -> list[Finding]:

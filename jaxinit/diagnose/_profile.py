@@ -115,7 +115,7 @@ def change(p: Profile) -> Change:
     if p.count == 0:
         return Change(Figure(value), Figure(value), 0.0)
     m, n = len(steps), p.count
-    walk = math.sqrt(m) * float(steps.std(ddof=1)) if m > 1 else 0.0
+    walk = wander(p.log)
     if n == 1:
         basis = "one network, spread between layers"
         v, dof_v = walk**2, max(m - 1, 1)
@@ -137,6 +137,18 @@ def change(p: Profile) -> Change:
         typical, value=value + 0.5 * v, stderr=math.hypot(typical.stderr, shift_error)
     )
     return Change(typical, annealed, math.sqrt(v))
+
+
+def wander(log: np.ndarray) -> float:
+    """Standard deviation of the end of a walk about its trend, from the walk itself: 0 for fewer than two steps.
+
+    The differences of successive steps have twice their variance and hardly any of a smooth trend (von Neumann
+    1941, "Distribution of the ratio of the mean square successive difference to the variance").
+    """
+    steps = np.diff(log)
+    if len(steps) < 2:
+        return 0.0
+    return math.sqrt(0.5 * len(steps) * float(np.mean(np.square(np.diff(steps)))))
 
 
 def is_exponential(x: np.ndarray, log: np.ndarray) -> bool:

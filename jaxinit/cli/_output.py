@@ -87,9 +87,12 @@ class Output:
         else:
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+            from jaxinit.ensemble import rate_column
+
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
+                rate_column(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
             )

@@ -5,4 +5,5 @@ from jaxinit.ensemble._engine import run as run
 from jaxinit.ensemble._memory import batch_size as batch_size
 from jaxinit.ensemble._processes import initialize as initialize
 from jaxinit.ensemble._progress import Progress as Progress
+from jaxinit.ensemble._progress import rate_column as rate_column
 from jaxinit.ensemble._progress import reporter as reporter

@@ -12,6 +12,19 @@ from jaxinit._core.console import stderr_console
 Progress = Callable[[int, int], Any]
 
 
+def rate_column(what: str = "") -> Any:
+    """A column of a rich bar: how many are done a second."""
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:.3g}{' ' * bool(what)}{what}/s")
+
+    return Rate()
+
+
 @contextmanager
 def reporter(progress: bool | Progress) -> Iterator[Progress]:
     """The function to call with (done, total)."""
@@ -20,21 +33,13 @@ def reporter(progress: bool | Progress) -> Iterator[Progress]:
     elif not progress:
         yield lambda done, total: None
     else:
-        from rich.progress import MofNCompleteColumn, ProgressColumn, Task, TimeRemainingColumn
+        from rich.progress import MofNCompleteColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
-        from rich.text import Text
-
-        class Rate(ProgressColumn):
-            """Seeds a second."""
-
-            def render(self, task: Task) -> Text:
-                speed = task.finished_speed or task.speed
-                return Text("" if speed is None else f"{speed:.3g} seeds/s")
 
         columns = (
             *Bar.get_default_columns()[:2],
             MofNCompleteColumn(),
-            Rate(),
+            rate_column("seeds"),
             TimeRemainingColumn(elapsed_when_finished=True),
         )
         with Bar(*columns, console=stderr_console()) as bar:

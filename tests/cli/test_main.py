@@ -43,6 +43,7 @@ def run_python(code, **environment):
         ["--help"],
         ["demo", "--help"],
         ["simulate", "--help"],
+        ["sweep", "--help"],
         ["compare", "--help"],
         ["report", "--help"],
         ["plot", "--help"],

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import jaxinit as ji
-from jaxinit.ensemble import _memory
+from jaxinit.ensemble import _engine, _memory
+from jaxinit.ensemble._devices import Devices
 from jaxinit.simulate import _simulate
 
 RECORD = ["second_moment", "correlation"]
@@ -53,6 +54,18 @@ def test_functions_are_known_by_what_they_do() -> None:
     assert first == configuration(lambda x: x * x, draw(1.0))
     assert first != configuration(lambda x: x + x, draw(1.0))
     assert first != configuration(lambda x: x * x, draw(2.0))
+
+
+def test_sharded_programs_lower_for_accelerators() -> None:
+    network = ji.Network(2, 8, "tanh", weight_variance=1.5)
+    weights = tuple(_simulate._weights(network, s, "implicit", False, 2) for s in network.shapes)
+    program = _simulate._program(network, weights, frozenset([*RECORD, "grad_second_moment"]))
+    data = (network, _simulate._inputs(network, 1.0, 0.5, None))
+    for devices in (1, 4):
+        mesh = Devices.of("run", devices).mesh()
+        seeds, counts = np.arange(2 * devices, dtype=np.uint32), np.full(devices, 2, np.int32)
+        traced = _engine._chunk.trace(seeds, np.uint32(0), data, program, 2, True, counts, mesh)
+        assert traced.lower(lowering_platforms=("cuda", "tpu"))
 
 
 @pytest.fixture

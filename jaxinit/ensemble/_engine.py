@@ -87,7 +87,7 @@ def run(
     is the same, on any number of devices and processes: chunks are merged in their own order.
 
     Over several processes (`initialize`) each computes its share of the chunks on its own devices, and all
-    return the same. They meet twice, at the start and at the end; no device waits for another in between.
+    return the same. They meet at the start and at the end; no device waits for another in between.
 
     Arguments:
         one: `(key, data) -> dict of arrays or Scaled`, traceable and hashable (a function of a module, or a
@@ -132,13 +132,18 @@ def run(
         compute = _Program(where, one, data, seeds, key, min(batch, split.size), keep, team, split)
         groups: dict[int, Chunk] = {}
         done, total = 0, sum(stop - start for start, stop in map(split.bounds, mine))
-        with reporter(progress) as report:
-            for finished in _finished(compute, folder, mine):
-                for number, found in finished:
-                    group, (start, stop) = split.group(number), split.bounds(number)
-                    groups[group] = groups[group].merge(found) if group in groups else found
-                    done += stop - start
-                report(done, total)
+        failure: Exception | None = None
+        try:
+            with reporter(progress) as report:
+                for finished in _finished(compute, folder, mine):
+                    for number, found in finished:
+                        group, (start, stop) = split.group(number), split.bounds(number)
+                        groups[group] = groups[group].merge(found) if group in groups else found
+                        done += stop - start
+                    report(done, total)
+        except Exception as error:
+            failure = error
+        agree(None, failure)  # no process waits for one that failed
         whole = _merged(groups)
     return whole.moments, whole.stacked()
 
@@ -151,8 +156,11 @@ def _agreed(folder: Folder | None, split: Split) -> Split:
         found = None if folder is None else folder.open()
     except (ValueError, OSError) as failure:
         error = failure
-    sizes = [size for size in agree(found, error) if size is not None]
-    return Split(split.total, sizes[0]) if sizes else split
+    sizes = {size for size in agree(found, error) if size is not None}
+    if len(sizes) > 1:
+        raise ValueError(f"the folders of the processes hold runs cut into chunks of {sorted(sizes)} seeds: they are "
+                         "parts of different runs. Name other folders.")  # fmt: skip
+    return Split(split.total, sizes.pop()) if sizes else split
 
 
 class _Program:
@@ -172,16 +180,8 @@ class _Program:
         """The chunks of these numbers, at most one a device."""
         places = len(self.team.own)
         rows, counts = self.split.filled(self.seeds, numbers, places)
-        arguments: tuple[Any, ...] = (
-            rows,
-            self.root,
-            self.data,
-            self.one,
-            self.batch,
-            self.keep,
-            counts,
-            self.mesh,
-        )
+        fixed = (self.one, self.batch, self.keep)
+        arguments: tuple[Any, ...] = (rows, self.root, self.data, *fixed, counts, self.mesh)
         if not self.checked:
             self._check(arguments)
         figures, samples = jax.device_get(_chunk(*arguments))

@@ -129,6 +129,7 @@ class Folder:
                 self.where, "resume", "the folder of this very run; it holds another: " + "; ".join(differences[:4])
                 + more, str(self.path), "Name another folder, or delete this one.",
             )  # fmt: skip
+        self.configuration = old
         return size
 
     def begin(self, split: Split, chunks: Iterable[int]) -> None:

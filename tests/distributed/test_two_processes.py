@@ -37,6 +37,16 @@ fields = {f: getattr(moments["x"], f) for f in ("count", "mean", "m2", "min", "m
 np.savez(out, samples=samples["x"], seen=np.array(seen), **fields)
 one_device, _ = ensemble.run(one, jnp.float32(1.0), np.arange(19, dtype=np.uint32), devices=1, **options)
 assert one_device["x"].m2.tobytes() == moments["x"].m2.tobytes()  # process 1 owns none of it, and has it all
+def fail(done, total):
+    if index == "1":
+        raise OSError("disk full")
+
+try:
+    ensemble.run(one, jnp.float32(1.0), np.arange(19, dtype=np.uint32), progress=fail, **options)
+except (ValueError, OSError) as error:
+    assert str(error) == ("disk full" if index == "1" else "process 1: disk full"), error
+else:
+    raise AssertionError("a process failed unheard")
 if index == "1":
     options["configuration"] = {"law": "xavier"}
 try:

@@ -2,7 +2,9 @@
 
 Depth 64, tanh, two inputs, forward and backward, every default statistic; seconds per network, warm, both
 samplers in one process taking turns. The materialized sampler is the same program with its weights drawn
-and kept (redrawn in the backward pass where they would not fit).
+and kept (redrawn in the backward pass where they would not fit); "plain" is JAX without this library, which draws and
+keeps them with jax.random and differentiates by jax.grad. The normals are those that the implicit sampler needs, drawn
+and summed by its own generator and by jax.random.
 
     python experiments/bench/simulate.py [--widths 256 1024 4096] [--rounds 5]
 """
@@ -10,33 +12,61 @@ and kept (redrawn in the backward pass where they would not fit).
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from _timing import cold, paired
 
 import jaxinit as ji
+from jaxinit._core.normals import normals
 from jaxinit.ensemble import keys_of
 
 DEPTH, INPUTS = 64, 2
+LINE = "{:>6} {:>12} {:>13} {:>7} {:>12} {:>7} {:>11} {:>7} {:>11} {:>7} {:>8}"
 #: Networks a timing: enough to fill the batches, few enough for the materialized sampler to finish.
 IMPLICIT_SEEDS = {256: 256, 1024: 64, 4096: 32}
 MATERIALIZED_SEEDS = {256: 8, 1024: 2, 4096: 1}
 
 
-@jax.jit
-def draw(keys: jax.Array, pieces: jax.Array) -> jax.Array:
+@partial(jax.jit, static_argnames="generator")
+def draw(keys: jax.Array, pieces: jax.Array, generator: Callable[..., jax.Array]) -> jax.Array:
     """Draw and consume len(pieces) pieces of normals per key in a scan, as `simulate` does: 2 x inputs x width."""
 
     def one(key: jax.Array) -> jax.Array:
         def step(total: jax.Array, layer: jax.Array) -> tuple[jax.Array, None]:
-            normals = jax.random.normal(jax.random.fold_in(key, layer), pieces.shape[1:])
-            return total + jnp.sum(normals), None
+            return total + jnp.sum(generator(jax.random.fold_in(key, layer), *pieces.shape[1:])), None
 
         return jax.lax.scan(step, jnp.float32(0.0), jnp.arange(DEPTH))[0]
 
     batch = max(1, (1 << 15) // pieces[0].size)
     return jnp.sum(jax.lax.map(one, keys, batch_size=batch))
+
+
+def by_jax(key: jax.Array, rows: int, n: int) -> jax.Array:
+    """The generator of jax.random."""
+    return jax.random.normal(key, (rows, n))
+
+
+@partial(jax.jit, static_argnames="width")
+def plain(key: jax.Array, width: int) -> jax.Array:
+    """The network in plain JAX, weights drawn by jax.random and kept: second moments and gradients by jax.grad."""
+    keys = jax.random.split(key, (DEPTH, 2))
+    x = jax.random.normal(key, (INPUTS, width))
+
+    def loss(probes: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def layer(h: jax.Array, xs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            k, probe = xs
+            w = jax.random.normal(k[0], (width, width)) * jnp.sqrt(1.76 / width)
+            z = h @ w + jax.random.normal(k[1], (width,))[None, :] * jnp.sqrt(0.05) + probe
+            return jnp.tanh(z), jnp.mean(z**2, axis=1)
+
+        h, q = jax.lax.scan(layer, x, (keys, probes))
+        return jnp.sum(h) / jnp.sqrt(width), q
+
+    gradients, q = jax.grad(loss, has_aux=True)(jnp.zeros((DEPTH, INPUTS, width)))
+    return jnp.stack([q, jnp.mean(gradients**2, axis=2)])
 
 
 def main() -> None:
@@ -48,8 +78,20 @@ def main() -> None:
     args = parser.parse_args()
     device = f"{jax.devices()[0].device_kind}, jax {jax.__version__}"
     print(f"depth {DEPTH}, tanh, {INPUTS} inputs, forward + backward; {device}")
-    header = ("width", "implicit", "materialized", "ratio", "normals", "over normals", "cold")
-    print("{:>6} {:>12} {:>13} {:>7} {:>10} {:>13} {:>7}".format(*header))
+    header = [
+        "width",
+        "implicit",
+        "materialized",
+        "ratio",
+        "plain",
+        "ratio",
+        "normals",
+        "over",
+        "jax's",
+        "over",
+        "cold",
+    ]
+    print(LINE.format(*header))
     for width in args.widths:
         print(measure(width, args.rounds), flush=True)
 
@@ -62,18 +104,20 @@ def measure(width: int, rounds: int) -> str:
     calls = {
         "implicit": lambda: ji.simulate(network, many, sampler="implicit"),
         "materialized": lambda: ji.simulate(network, few, sampler="materialized"),
-        "normals": lambda: draw(keys, pieces),
+        "plain": lambda: plain(jax.random.key(0), width),
+        "normals": lambda: draw(keys, pieces, normals),
+        "jax": lambda: draw(keys, pieces, by_jax),
     }
     first, *_ = [cold(f) for f in calls.values()]
     best = paired(calls, rounds)
-    implicit, materialized, normals = (
-        best["implicit"] / many,
-        best["materialized"] / few,
-        best["normals"] / many,
-    )
-    return (
-        f"{width:>6} {implicit * 1e3:>9.3f} ms {materialized * 1e3:>10.2f} ms {materialized / implicit:>6.0f}x "
-        f"{normals * 1e3:>7.3f} ms {implicit / normals:>12.2f}x {first:>6.1f}s"
+    own = best["implicit"] / many
+    materialized, ours, theirs = best["materialized"] / few, best["normals"] / many, best["jax"] / many
+    return LINE.format(
+        width,
+        *(f"{own * 1e3:.3f} ms", f"{materialized * 1e3:.1f} ms", f"{materialized / own:.0f}x"),
+        *(f"{best['plain'] * 1e3:.1f} ms", f"{best['plain'] / own:.0f}x"),
+        *(f"{ours * 1e3:.3f} ms", f"{own / ours:.2f}x", f"{theirs * 1e3:.3f} ms", f"{own / theirs:.2f}x"),
+        f"{first:.1f} s",
     )
 
 

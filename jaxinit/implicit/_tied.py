@@ -14,7 +14,7 @@ from jaxinit._core.struct import leaf, record, static
 from jaxinit.implicit._known import GaussianKnown, HaarKnown
 
 Known = GaussianKnown | HaarKnown
-LAWS = {"gaussian": GaussianKnown, "haar": HaarKnown}
+LAWS: dict[str, Any] = {"gaussian": GaussianKnown, "haar": HaarKnown}
 
 # How gradients travel. The reverse pass meets the uses of W in reverse order and asks W for products too: with the
 # cotangents, on the other side. They must be conditioned on everything that the forward pass has seen, to its end,

@@ -16,16 +16,20 @@ from jaxinit import ensemble
 from jaxinit._core import checks
 from jaxinit.network import Network, Plain
 from jaxinit.records import STATISTICS, Propagation, Statistic, provenance
+from jaxinit.simulate import _radial as radial
 from jaxinit.simulate import _statistics as st
 from jaxinit.simulate._dense import Dense
 from jaxinit.simulate._inputs import Inputs
 from jaxinit.simulate._jacobian import Jacobian, log_singular_values, wanted_count
 from jaxinit.simulate._local import Activate
+from jaxinit.simulate._radial import Radial
 from jaxinit.simulate._signal import Nonlinearity
 from jaxinit.simulate._weights import IMPLICIT_LAWS, Weights, law_of
 
-SAMPLERS = ("auto", "implicit", "materialized")
+SAMPLERS = ("auto", "implicit", "materialized", "radial")
 
+#: Numbers that a batch of seeds draws at once where lengths are drawn alone.
+_RADIAL_NUMBERS = 1 << 16
 #: A materialized network keeps its weights for the backward pass up to this many bytes, else draws them twice.
 _STORE_BYTES = 1 << 30
 
@@ -68,6 +72,8 @@ def simulate(
         x: (inputs, input_width), the same for every seed.
         sampler: "implicit" (laws "gaussian" and "orthogonal"), "materialized" (any initializer), or "auto":
             implicit where it is exact and cheaper, materialized otherwise; `config["sampler"]` says which.
+            "radial" draws nothing but lengths, exactly, at a cost that does not depend on the width: for one input
+            (of mean square `q`, or `x`), Gaussian weights, no biases, and (leaky) ReLU or linear units.
         approximate: let "implicit" and "auto" treat other iid laws (uniform, truncated normal) as Gaussian of
             the same variance: their statistics agree to O(1/width).
         backward: also measure gradients.
@@ -113,19 +119,22 @@ def simulate(
         )
     seed_array = checks.seeds(where, "seeds", seeds)
     checks.choice(where, "sampler", sampler, SAMPLERS)
-    inputs = _inputs(network, q, correlation, x)
+    inputs = _inputs(network, q, correlation, x, alone=sampler == "radial")
     rows = inputs.shape[0]
-    wanted = _wanted(record, backward, rows)
     singular_values = wanted_count(jacobian, network, sampler)
     sampler = "materialized" if singular_values else sampler
-    each = {shape: _weights(network, shape, sampler, approximate, rows) for shape in set(network.shapes)}
-    weights = tuple(each[shape] for shape in network.shapes)
-    program = _program(network, weights, wanted)
-    batch = (
-        _batch(weights, rows, devices) if batch is None else checks.integer(where, "batch", batch, at_least=1)
-    )
+    program: Dense | Radial
+    if sampler == "radial":
+        program = _radial(network, rows, _wanted(record, backward, rows, radial.STATISTICS))
+        default_batch = max(1, _RADIAL_NUMBERS // network.depth)
+    else:
+        each = {shape: _weights(network, shape, sampler, approximate, rows) for shape in set(network.shapes)}
+        weights = tuple(each[shape] for shape in network.shapes)
+        program = _program(network, weights, _wanted(record, backward, rows))
+        default_batch = _batch(weights, rows, devices) if batch is None else 1
+    batch = default_batch if batch is None else checks.integer(where, "batch", batch, at_least=1)
     chunk = (
-        _chunk(len(weights), batch) if chunk is None else checks.integer(where, "chunk", chunk, at_least=1)
+        _chunk(network.depth, batch) if chunk is None else checks.integer(where, "chunk", chunk, at_least=1)
     )
     root = checks.integer(where, "root", root, at_least=0)
 
@@ -147,7 +156,7 @@ def simulate(
         "activation": network.activation.name,
         "q": None if x is not None else float(q),
         "correlation": None if x is not None else float(correlation),
-        "sampler": _describe(weights),
+        "sampler": _describe(program),
         "approximate": bool(approximate),
         "seeds": seed_array,
         "root": root,
@@ -157,6 +166,7 @@ def simulate(
     }
     extra = {}
     if singular_values:
+        assert isinstance(program, Dense)
         jacobians = Jacobian(weights, program.activate.nonlinearity, program.biased)
         logs = log_singular_values(jacobians, network, inputs, seed_array, root, singular_values)
         with np.errstate(over="ignore", under="ignore"):
@@ -180,8 +190,10 @@ def _program(network: Network, weights: tuple[Weights, ...], wanted: frozenset[s
     return Dense(weights, activate, not _is_zero(network.bias_variance), wanted, skips)
 
 
-def _wanted(record: Sequence[str] | None, backward: bool, rows: int) -> frozenset[str]:
-    allowed = (st.FORWARD | st.BACKWARD) if backward else st.FORWARD
+def _wanted(
+    record: Sequence[str] | None, backward: bool, rows: int, told: frozenset[str] = st.FORWARD | st.BACKWARD
+) -> frozenset[str]:
+    allowed = told if backward else told & st.FORWARD
     if rows < 2:
         allowed -= st.PAIRWISE
     if record is None:
@@ -195,6 +207,8 @@ def _wanted(record: Sequence[str] | None, backward: bool, rows: int) -> frozense
             )
         if name in st.PAIRWISE and rows < 2:
             raise checks.bad("simulate", "record", "statistics of one input when x has one row", name)
+        if name not in told:
+            raise checks.bad("simulate", "record", f"of {sorted(told)} with sampler='radial'", name)
         if name not in allowed:
             raise checks.bad("simulate", "record", "names of forward statistics when backward=False", name)
     if not record:
@@ -202,7 +216,7 @@ def _wanted(record: Sequence[str] | None, backward: bool, rows: int) -> frozense
     return frozenset(record)
 
 
-def _inputs(network: Network, q: float, correlation: float, x: Any) -> Inputs:
+def _inputs(network: Network, q: float, correlation: float, x: Any, alone: bool = False) -> Inputs:
     where, n = "simulate", network.shapes[0][0]
     if x is not None:
         array = np.asarray(x)
@@ -218,6 +232,8 @@ def _inputs(network: Network, q: float, correlation: float, x: Any) -> Inputs:
         return Inputs(None, jnp.asarray(array, jnp.float32), (array.shape[0], n))
     q = checks.number(where, "q", q, at_least=0.0)
     c = checks.number(where, "correlation", correlation, at_least=-1.0, at_most=1.0)
+    if alone:
+        return Inputs(np.full((1, 1), np.sqrt(q), np.float32), None, (1, n))
     if n < 2 and abs(c) < 1:
         raise checks.bad(
             where, "correlation", "1 or -1 for a network of input_width 1", correlation,
@@ -225,6 +241,17 @@ def _inputs(network: Network, q: float, correlation: float, x: Any) -> Inputs:
         )  # fmt: skip
     mix = np.sqrt(q) * np.asarray([[1.0, 0.0], [c, math.sqrt((1 - c) * (1 + c))]])
     return Inputs(mix.astype(np.float32), None, (2, n))
+
+
+def _radial(network: Network, rows: int, wanted: frozenset[str]) -> Radial:
+    slopes = radial.slopes_of(network.activation)
+    gaussian = network.initializer is None and network.ensemble == "gaussian"
+    if slopes is None or not gaussian or not _is_zero(network.bias_variance) or not network.plain or rows > 1:
+        raise checks.bad(
+            "simulate", "sampler", "'auto' unless there is one input and the network is of Gaussian weights given by "
+            "weight_variance, without biases, skips, normalization or dropout, and (leaky) ReLU or linear", "radial",
+        )  # fmt: skip
+    return Radial(network.shapes, slopes, wanted)
 
 
 def _weights(network: Network, shape: tuple[int, int], sampler: str, approximate: bool, rows: int) -> Weights:
@@ -254,7 +281,9 @@ def _chunk(depth: int, batch: int) -> int:
     return max(batch, (1 << 19) // max(depth, 512) // batch * batch)
 
 
-def _configuration(network: Network, program: Dense, q: float, correlation: float, x: Any) -> dict[str, Any]:
+def _configuration(
+    network: Network, program: Dense | Radial, q: float, correlation: float, x: Any
+) -> dict[str, Any]:
     """What a run on disk is known by, in words and numbers that stay the same from process to process."""
     points = jnp.linspace(-3.0, 3.0, 16, dtype=jnp.float32)
     given = {"q": float(q), "correlation": float(correlation)} if x is None else {"x": "given"}
@@ -266,12 +295,15 @@ def _configuration(network: Network, program: Dense, q: float, correlation: floa
         "activation_values": np.asarray(network.activation(points), np.float64).tolist(),
         "initializer_values": drawn,
         **given,
-        "sampler": _describe(program.weights),
+        "sampler": _describe(program),
         "record": sorted(program.wanted),
     }
 
 
-def _describe(weights: tuple[Weights, ...]) -> str:
+def _describe(program: Dense | Radial) -> str:
+    if isinstance(program, Radial):
+        return "radial (gaussian)"
+    weights = program.weights
     kinds = [f"{w.sampler} ({w.law})" for w in weights]
     return kinds[0] if len(set(kinds)) == 1 else ", ".join(kinds)
 

@@ -61,7 +61,12 @@ def _checked(where: str, leaf: Any) -> Any:
 
 def abstract(tree: Any) -> Any:
     """Shapes and dtypes; equal for batches that one program serves."""
-    return jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype), tree)
+    return jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape, _canonical(v.dtype)), tree)
+
+
+def _canonical(dtype: Any) -> Any:
+    """As jax holds it: int32 for int64 unless 64-bit numbers are enabled."""
+    return dtype if jax.dtypes.issubdtype(dtype, jax.dtypes.extended) else jax.dtypes.canonicalize_dtype(dtype)
 
 
 def shapes(tree: Any) -> str:

@@ -51,18 +51,28 @@ def shown(sites: int, max_rows: int) -> np.ndarray:
 def propagation_table(record: Propagation, max_rows: int) -> Table:
     count = "exact" if record.count == 0 else f"{record.count} seeds"
     table = Table(title=f"{record.label} ({record.source}, {count})", title_justify="left")
-    columns: list[tuple[str, list[str]]] = []
     rows = shown(len(record.sites), max_rows)
-    power = 1.0
-    titles = ("⟨z²⟩ typical", "⟨(dL/dz)²⟩ typical")
-    if record.layout:
-        power, titles = 0.5, ("rms", "grad rms")
-        columns.append(("shape", ["×".join(map(str, record.layout[i].shape)) for i in rows]))
+    columns = (_model_columns if record.layout else _network_columns)(record, rows)
+    table.add_column(
+        "site", justify="right" if all(s.isdigit() for s in record.sites) else "left", no_wrap=True
+    )
+    for title, _ in columns:
+        table.add_column(title, justify="right", no_wrap=True)
+    for n, i in enumerate(rows):
+        table.add_row(record.sites[i], *(cells[n] for _, cells in columns))
+    return table
 
-    for title, name in zip(titles, ("log_second_moment", "log_grad_second_moment"), strict=True):
+
+def _network_columns(record: Propagation, rows: np.ndarray) -> list[tuple[str, list[str]]]:
+    """Columns of a canonical network: few sites, figures with their errors."""
+    columns = []
+    for title, name in (
+        ("⟨z²⟩ typical", "log_second_moment"),
+        ("⟨(dL/dz)²⟩ typical", "log_grad_second_moment"),
+    ):
         stat = getattr(record, name)
         if stat is not None:
-            columns.append((title, [format_log(power * float(stat.mean[i].mean())) for i in rows]))
+            columns.append((title, [format_log(float(stat.mean[i].mean())) for i in rows]))
     for title, name in (
         ("corr.", "correlation"),
         ("grad corr.", "grad_correlation"),
@@ -74,15 +84,27 @@ def propagation_table(record: Propagation, max_rows: int) -> Table:
             mean, stderr = stat.mean, stat.stderr
             if mean.ndim == 2:
                 mean, stderr = mean[:, 0], stderr[:, 0]
-            columns.append((title, [_or_dash(mean[i], stderr[i]) for i in rows]))
-    table.add_column(
-        "site", justify="right" if all(s.isdigit() for s in record.sites) else "left", no_wrap=True
-    )
-    for title, _ in columns:
-        table.add_column(title, justify="right", no_wrap=True)
-    for n, i in enumerate(rows):
-        table.add_row(record.sites[i], *(cells[n] for _, cells in columns))
-    return table
+            columns.append((title, [format_figure(float(mean[i]), float(stderr[i])) for i in rows]))
+    return columns
+
+
+def _model_columns(record: Propagation, rows: np.ndarray) -> list[tuple[str, list[str]]]:
+    """Columns of a probed model: long names, so figures without their errors; a dash where there is none."""
+    columns = [("shape", ["×".join(map(str, record.layout[i].shape)) for i in rows])]
+    for title, name, logs in (
+        ("rms", "log_second_moment", True),
+        ("corr.", "correlation", False),
+        ("grad rms", "log_grad_second_moment", True),
+        ("dead", "dead_fraction", False),
+    ):
+        stat = getattr(record, name)
+        if stat is None or not stat.mean.size:
+            continue
+        figures = stat.mean.reshape(len(stat.mean), -1)
+        figures = figures.mean(axis=1) / 2 if logs else figures[:, 0]
+        cells = [(format_log(float(v)) if logs else f"{v:.3g}") if not np.isnan(v) else "–" for v in figures]
+        columns.append((title, [cells[i] for i in rows]))
+    return columns
 
 
 def _or_dash(mean: float, stderr: float) -> str:

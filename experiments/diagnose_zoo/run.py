@@ -1,6 +1,6 @@
 """Every network of the zoo through `diagnose`: what was planted against what was found.
 
-python experiments/diagnose_zoo/run.py [--tiny] [--out DIR]
+python experiments/diagnose_zoo/run.py [--tiny] [--again] [--out DIR]
 
 Records that DIR/records already holds are not made again: change a threshold and run once more.
 """
@@ -65,7 +65,7 @@ def examine(
     return rows
 
 
-def main(out: Path, *, tiny: bool = False) -> Path:
+def main(out: Path, *, tiny: bool = False, again: bool = False) -> Path:
     module = _zoo()
     animals = module.zoo()
     start = time.perf_counter()
@@ -77,6 +77,8 @@ def main(out: Path, *, tiny: bool = False) -> Path:
             continue
         which, batches = "test" if id(animal) in test else "tuning", {4: 1} if tiny else BATCHES
         kinds, path = module.KINDS[animal.planted], out / "records" / f"{n:02d}.npz"
+        if again and not path.is_file():
+            continue
         found = examine(animal, kinds, 4 if tiny else SEEDS, batches, path)
         rows += [{"half": which, **r} for r in found]
         words = ", ".join(dict.fromkeys(r["word"] for r in found))
@@ -129,7 +131,8 @@ def summary(out: Path) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tiny", action="store_true", help="a few networks, for the tests")
+    parser.add_argument("--again", action="store_true", help="only the networks whose records are there")
     parser.add_argument("--out", type=Path, default=HERE / "out")
     arguments = parser.parse_args()
     np.seterr(all="ignore")
-    print(summary(main(arguments.out, tiny=arguments.tiny)))
+    print(summary(main(arguments.out, tiny=arguments.tiny, again=arguments.again)))

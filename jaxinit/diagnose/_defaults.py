@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from jaxinit.diagnose import thresholds as at
 from jaxinit.diagnose._case import Case, finding
 from jaxinit.diagnose._certainty import Figure
 from jaxinit.diagnose._profile import change
@@ -22,7 +21,8 @@ DEFAULTS = (
 _BIAS = 0.02
 _LONGEST = 200
 #: Width a layer of an interval that can still name one default: the logs of their rates are log 2 and more apart.
-_PRECISE = 0.3
+_PRECISE = 0.4
+_LEVEL = 0.99
 
 
 def wrong_default(case: Case) -> list[Finding]:
@@ -30,7 +30,7 @@ def wrong_default(case: Case) -> list[Finding]:
 
     From the mean square measured at the first layer the length map q' = sigma_w^2 E[phi(sqrt(q) z)^2] (Poole et al.
     2016) is iterated through a plain stack with n_in Var(W) of each default; the annealed change end to end (see
-    `Change`) has to lie within its 99.9 % interval, widened by 0.02 a layer for finite width. Only where the signal
+    `Change`) has to lie within its 99 % interval, widened by 0.02 a layer for finite width. Only where the signal
     vanishes or explodes (or drifts, by a factor ten: a note), the activation is known (or the values after it are
     half zeros, a ReLU's), and nothing in the record speaks of skips, normalization or dropout.
     """
@@ -46,7 +46,7 @@ def wrong_default(case: Case) -> list[Finding]:
         return []
     moved = change(p)
     graded, measured = grade(moved), moved.annealed
-    low, high = measured.interval(1.0 - at.SURE)
+    low, high = measured.interval(_LEVEL)
     if graded is None or high - low > _PRECISE * layers:
         return []
     slack = _BIAS * layers

@@ -9,7 +9,7 @@ import numpy as np
 from jaxinit.diagnose import thresholds as at
 from jaxinit.diagnose._case import Case, finding
 from jaxinit.diagnose._certainty import Figure
-from jaxinit.diagnose._profile import units
+from jaxinit.diagnose._profile import FEW, units
 from jaxinit.diagnose._verdict import place
 from jaxinit.records import Finding
 
@@ -30,11 +30,17 @@ def flat_units(case: Case) -> list[Finding]:
         if stat is None or not np.isfinite(stat.mean).any():
             continue
         n = stat.count
-        dof = n - 1 if n > 1 else math.inf
+        errors, dof = np.nan_to_num(stat.stderr), n - 1 if n > 1 else math.inf
+        if 1 < n < FEW:
+            # Few seeds: the sites' errors are pooled, since one by one they are known badly.
+            errors, dof = (
+                np.full(errors.shape, math.sqrt(float(np.mean(np.square(errors))))),
+                (n - 1) * len(errors),
+            )
         basis = "exact" if n == 0 else f"{n} seed{'s' * (n > 1)}, {len(stat.mean)} sites tried"
         figures = [
-            Figure(float(m), max(float(np.nan_to_num(s)), float(e)), dof, basis)
-            for m, s, e in zip(stat.mean, stat.stderr, _counting(case, stat.mean, n), strict=True)
+            Figure(float(m), max(float(s), float(e)), dof, basis)
+            for m, s, e in zip(stat.mean, errors, _counting(case, stat.mean, n), strict=True)
         ]
         # A silent site is told as such, and what has no signal is not dead for another reason.
         heard = ~case.silent

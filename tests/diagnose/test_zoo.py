@@ -1,0 +1,61 @@
+"""The zoo at its tiny size: drawn networks, nothing wrongly accused, every planted fault named."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+import jaxinit as ji
+from jaxinit.diagnose import diagnose
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "diagnose_zoo"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"diagnose_zoo.{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+#: One compiled program: variance -> what `diagnose` has to say of it, in a word.
+STACKS = {2.0: "alive", 1.0: "vanishing", 1 / 3: "vanishing", 4.0: "exploding"}
+
+
+@pytest.mark.parametrize("variance", STACKS)
+def test_relu_stacks(variance):
+    for root in (0, 1, 2):
+        network = ji.Network(24, 32, "relu", variance)
+        d = diagnose(ji.simulate(network, 32, root=root))
+        assert d.word == STACKS[variance]
+        default = {1.0: "lecun_normal", 1 / 3: "PyTorch"}.get(variance)
+        named = [f.what for f in d if f.kind == "wrong_default"]
+        assert (default in named[0]) if default else not named
+
+
+@pytest.mark.slow
+def test_tiny(tmp_path):
+    module = load("run")
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        out = module.main(tmp_path / "out", tiny=True)
+    rows = json.loads((out / "zoo.json").read_text())["rows"]
+    assert {r["planted"] for r in rows} >= {"healthy", "vanishing", "exploding", "dead"}
+    assert all(r["hit"] == (r["planted"] != "healthy") for r in rows)
+    assert "missed of" in module.summary(out)
+    again = module.main(out, tiny=True, again=True)
+    assert [r["kinds"] for r in json.loads((again / "zoo.json").read_text())["rows"]] == [
+        r["kinds"] for r in rows
+    ]
+
+
+def test_the_halves_share_no_network_and_every_fault():
+    zoo = load("zoo")
+    animals = zoo.zoo()
+    halves = [zoo.half(animals, which) for which in ("tuning", "test")]
+    assert len(halves[0]) + len(halves[1]) == len(animals)
+    assert not {id(a) for a in halves[0]} & {id(a) for a in halves[1]}
+    assert len({a.name + repr(a.network) for a in animals}) == len(animals)

@@ -33,6 +33,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_ext"]
 nitpicky = True
+nitpick_ignore = [("py:class", "jaxinit.records._codec.T")]  # a type variable
 nitpick_ignore_regex = [
     ("py:.*", r"(?!jaxinit).*"),  # other libraries, whose inventories would have to be downloaded
 ]
@@ -63,7 +64,6 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 napoleon_custom_sections = ["Source", "Holds"]
-default_role = "py:obj"
 toc_object_entries_show_parents = "hide"
 
 # ---- looks ---------------------------------------------------------------------------------------------------------

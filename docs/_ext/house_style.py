@@ -26,7 +26,7 @@ _ITEM = re.compile(r"^\s*(?:[-*+]|\d+\.)\s")
 def _code(part: str) -> str:
     """A span in backticks: a reference if it is a name, else literal."""
     name = _NAME.match(part)
-    return f":py:obj:`{name[1]}`" if name else f"``{part[1:-1]}``"
+    return f":name:`{name[1]}`" if name else f"``{part[1:-1]}``"
 
 
 def prose(line: str) -> str:

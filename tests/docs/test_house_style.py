@@ -20,9 +20,9 @@ def style():
     ("text", "shown"),
     [
         ("the fixed point q* of |c_l - c*|", r"the fixed point q\* of \|c_l - c\*\|"),
-        ("see `Propagation`, and `he_normal()`", "see :py:obj:`Propagation`, and :py:obj:`he_normal`"),
+        ("see `Propagation`, and `he_normal()`", "see :name:`Propagation`, and :name:`he_normal`"),
         ("applied as `x @ w`", "applied as ``x @ w``"),
-        ("two `Statistic`s", r"two :py:obj:`Statistic`\ s"),
+        ("two `Statistic`s", r"two :name:`Statistic`\ s"),
         ("sigma_w and names_ end", r"sigma_w and names\_ end"),
         ("stars in `a * b` stay", "stars in ``a * b`` stay"),
     ],

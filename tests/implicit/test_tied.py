@@ -16,7 +16,7 @@ from jaxinit.implicit import _frames, _known, _tied
 SAMPLES = 20_000
 STEPS = 3
 SCALE = 0.6
-CASES = [("gaussian", (4, 6)), ("gaussian", (5, 5)), ("haar", (6, 4)), ("haar", (5, 5))]
+CASES = [("gaussian", (4, 6)), ("haar", (6, 4)), pytest.param("haar", (5, 5), marks=pytest.mark.slow)]
 LAWS = ["gaussian", "haar"]
 
 
@@ -169,7 +169,7 @@ def true_gradients(law: str) -> dict[str, np.ndarray]:
     return sample(gradients(drawn, law), 3)
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", ["gaussian", pytest.param("haar", marks=pytest.mark.slow)])
 def test_gradient_of_a_recurrent_network(law: str) -> None:
     same_law(sample(gradients(implicit, law), 2), true_gradients(law))
 

@@ -66,7 +66,9 @@ def abstract(tree: Any) -> Any:
 
 def _canonical(dtype: Any) -> Any:
     """As jax holds it: int32 for int64 unless 64-bit numbers are enabled."""
-    return dtype if jax.dtypes.issubdtype(dtype, jax.dtypes.extended) else jax.dtypes.canonicalize_dtype(dtype)
+    return (
+        dtype if jax.dtypes.issubdtype(dtype, jax.dtypes.extended) else jax.dtypes.canonicalize_dtype(dtype)
+    )
 
 
 def shapes(tree: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import warnings
@@ -13,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from flax import nnx
 
 from jaxinit import ensemble
@@ -170,7 +172,7 @@ def probe(
             program, (inputs.given_of(batch), target, adapted.given), seed_array, root=root, batch=size, chunk=size,
             keep=keep_seeds or several, progress=progress, devices=devices, where=where,
             resume=None if resume is None else Path(resume) / str(n) if several else resume,
-            configuration=None if resume is None else _configuration(config, traced),
+            configuration=None if resume is None else _configuration(config, built),
         )
         for n, (batch, target) in enumerate(zip(batches, targets, strict=True))
     ]  # fmt: skip
@@ -193,6 +195,16 @@ class _Built:
 
     program: Program
     traced: Traced
+    args: Any
+
+    @functools.cached_property
+    def text(self) -> str:
+        """The programs that draw the model and run it, with the numbers they hold."""
+        key = jax.random.key(0, impl="threefry2x32")
+        draw = jax.make_jaxpr(self.program.model.init)(key, self.args)
+        block = self.traced.plan.block
+        held = [np.asarray(v).tobytes() for v in (*draw.consts, *block.consts) if not _is_key(v)]
+        return hashlib.sha256(repr((str(draw.jaxpr), str(block.jaxpr), held)).encode()).hexdigest()
 
 
 _built: list[tuple[Any, _Built]] = []
@@ -209,11 +221,14 @@ def _remembered(where: str, model: Any, args: Any, labels: Any, **choices: Any) 
     abstract = [(isinstance(v, jax.ShapeDtypeStruct), v.shape, v.dtype) for v in leaves]
     numerics = [getattr(jax.config, name) for name in ("jax_enable_x64", "jax_default_matmul_precision")]
     question = (model, abstract, structure, numerics, choices)
-    for n, (asked, built) in enumerate(_built):
-        if _equal(asked, question):
-            _built.append(_built.pop(n))
-            return built
+    known = next((n for n, (asked, _) in enumerate(_built) if _equal(asked, question)), None)
+    if known is not None and isinstance(model, nn.Module):
+        _built.append(_built.pop(known))
+        return _built[-1][1]
     built = _build(where, model, args, labels, **choices)
+    if known is not None:  # a function may have come to mean something else; then its program is another
+        _, old = _built.pop(known)
+        built = old if old.text == built.text else built
     _built.append((question, built))
     del _built[:-_REMEMBERED]
     return built
@@ -253,7 +268,7 @@ def _build(
         where, adapted, traced, inputs.examples_of(shapes) or 1, inputs.abstract(labels),
         loss=loss, backward=backward, record=record, optimizer=optimizer, sites=sites,
     )  # fmt: skip
-    return _Built(Program(adapted, measure, draw), traced)
+    return _Built(Program(adapted, measure, draw), traced, shapes)
 
 
 def measure_of(
@@ -321,17 +336,25 @@ def _averaged(found: Sequence[Any]) -> tuple[dict[str, Moments], dict[str, np.nd
 def _warn_if_same(result: Propagation, name: str) -> None:
     """Seeds that draw one and the same network answer no question."""
     stat = result.second_moment or result.log_second_moment
-    if stat is not None and np.array_equal(stat.min, stat.max) and np.any(stat.mean > 0):
+    if (
+        stat is not None
+        and np.array_equal(stat.min, stat.max, equal_nan=True)
+        and np.nanmax(stat.mean, initial=0.0) > 0
+    ):
         warnings.warn(
             f"{name} has the same signal for every seed: does it draw its parameters from the key it is given?",
             UserWarning, stacklevel=3,
         )  # fmt: skip
 
 
-def _configuration(config: dict[str, Any], traced: Traced) -> dict[str, Any]:
+def _configuration(config: dict[str, Any], built: _Built) -> dict[str, Any]:
     """What, beside the seeds and the inputs, decides the figures: the program itself."""
     kept = {name: value for name, value in config.items() if name not in ("seeds", "root", "chunk")}
-    return {**kept, "program": hashlib.sha256(str(traced.plan.block.jaxpr).encode()).hexdigest()}
+    return {**kept, "program": built.text}
+
+
+def _is_key(value: Any) -> bool:
+    return jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended)
 
 
 def _name(f: Any) -> str:

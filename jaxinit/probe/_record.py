@@ -30,7 +30,8 @@ def propagation(
         name: _pick(stat, order) for name, stat in statistics.items() if not name.startswith(_OF_PARAMETERS)
     }
     parameters = _parameters(plan, statistics, label)
-    kernels = [_kernel(plan, row) for row in rows]
+    at = {row: n for n, row in enumerate(parameter_rows(plan))}
+    kernels = [_kernel(plan, row, at) for row in rows]
     for name, of in (("weight_grad_norm", "gradient_norm"), ("update_ratio", "gradient_ratio")):
         stat = statistics.get(_OF_PARAMETERS + of)
         if name in layout.wanted and stat is not None:
@@ -110,11 +111,12 @@ def _row_at(plan: Plan, parameter: int, row: Row) -> Row:
     return Row(parameter, tuple(iterations))
 
 
-def _kernel(plan: Plan, row: Row) -> int | None:
+def _kernel(plan: Plan, row: Row, at: Mapping[Row, int]) -> int | None:
+    """The row of the parameter that is multiplied here."""
     operation = plan.places[row.owner].operation
     if operation is None:
         return None
-    return parameter_rows(plan).index(_row_at(plan, operation.kernel[0], row))
+    return at[_row_at(plan, operation.kernel[0], row)]
 
 
 def _site(plan: Plan, row: Row, path: tuple[str, ...], rest: str) -> Site:

@@ -36,20 +36,28 @@ def test_a_seed_names_a_network_whatever_the_split(run: ji.Propagation) -> None:
     assert run.count == 8 and run["second_moment"].samples.shape == (8, 2, 3)  # type: ignore[union-attr]
 
 
-def test_the_same_question_is_compiled_once(run: ji.Propagation) -> None:
-    with jax.log_compiles(False), jax.check_tracer_leaks(False):
-        from jaxinit.ensemble import _engine
+def test_the_same_question_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal modules and batches of one shape share a program; a function that came to mean something else does not."""
+    scale, programs = [1.0], []
+    monkeypatch.setattr("jaxinit.ensemble.run", lambda program, *_, **__: programs.append(program) or 1 / 0)
 
-        before = _engine._chunk._cache_size()  # type: ignore[attr-defined]
-        again = probe(
-            zoo.Two(), X + 0, seeds=8, record=SMALL, keep_seeds=True, optimizer=run_optimizer(), root=1
-        )
-        assert _engine._chunk._cache_size() - before <= 1  # type: ignore[attr-defined]
-    assert not np.allclose(again["second_moment"].mean, run["second_moment"].mean)
+    def ask(model: Any, x: Any) -> None:
+        with pytest.raises(ZeroDivisionError):
+            probe(model, x, seeds=1)
 
+    def apply(params: Any, x: Any) -> Any:
+        return x @ params["w"] * scale[0]
 
-def run_optimizer() -> Any:
-    return optax.sgd(0.1)
+    plain = (lambda key: {"w": jax.random.normal(key, (6, 2))}, apply)
+    for model in (zoo.Two(), plain, zoo.Pair):
+        programs.clear()
+        ask(model, X)
+        ask(zoo.Two() if isinstance(model, nn.Module) else model, X + 1)
+        assert programs[0] is programs[1]
+    ask(plain, X)
+    scale[0] = 2.0
+    ask(plain, X)
+    assert programs[-1] is not programs[-2]
 
 
 def test_updates_of_an_optimizer(run: ji.Propagation) -> None:

@@ -1,7 +1,8 @@
 """jaxinit: will this network's signal survive initialization, and which initializer should I use?
 
-Draw (`he_normal`, ...), simulate exactly (`Network`, `simulate`), and prove the difference by training
-(`compare`). Names are loaded on first use, so `import jaxinit` and `jaxinit --help` are instant.
+Draw (`he_normal`, ...), predict (`meanfield`), simulate exactly (`Network`, `simulate`), measure any model
+(`probe`), judge it (`diagnose`), and prove the difference by training (`compare`). Names are loaded on first use,
+so `import jaxinit` and `jaxinit --help` are instant.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from jaxinit import activations as activations
+    from jaxinit import ensemble as ensemble
     from jaxinit import implicit as implicit
     from jaxinit import initializers as initializers
     from jaxinit import meanfield as meanfield
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from jaxinit.adapt import init_table as init_table
     from jaxinit.adapt import reinit as reinit
     from jaxinit.compare import compare as compare
+    from jaxinit.diagnose import diagnose as diagnose
     from jaxinit.initializers import Initializer as Initializer
     from jaxinit.initializers import admin_skip as admin_skip
     from jaxinit.initializers import chrono as chrono
@@ -88,20 +91,27 @@ if TYPE_CHECKING:
     from jaxinit.models import MLP as MLP
     from jaxinit.network import Network as Network
     from jaxinit.network import Residual as Residual
+    from jaxinit.probe import probe as probe
+    from jaxinit.probe import watch as watch
     from jaxinit.records import Convergence as Convergence
+    from jaxinit.records import Diagnosis as Diagnosis
+    from jaxinit.records import Finding as Finding
     from jaxinit.records import PhaseDiagram as PhaseDiagram
     from jaxinit.records import Propagation as Propagation
     from jaxinit.records import Spectrum as Spectrum
     from jaxinit.records import Statistic as Statistic
+    from jaxinit.records import Sweep as Sweep
     from jaxinit.records import load as load
     from jaxinit.report import report as report
     from jaxinit.simulate import simulate as simulate
+    from jaxinit.simulate import sweep as sweep
 
 #: Area -> the public names it defines (a test holds this to the imports above).
 _NAMES = {
     "activations": "Activation gain torch_gain",
     "adapt": "critical init_table reinit",
     "compare": "compare",
+    "diagnose": "diagnose",
     "initializers": """
         Initializer admin_skip chrono constant deepnorm delta_orthogonal dirac distinct fans for_conv_local
         for_conv_transpose for_dense_general for_depthwise for_einsum for_heads for_stack forget_bias
@@ -113,12 +123,23 @@ _NAMES = {
     """,
     "models": "MLP",
     "network": "Network Residual",
-    "records": "Convergence PhaseDiagram Propagation Spectrum Statistic load",
+    "probe": "probe watch",
+    "records": "Convergence Diagnosis Finding PhaseDiagram Propagation Spectrum Statistic Sweep load",
     "report": "report",
-    "simulate": "simulate",
+    "simulate": "simulate sweep",
 }
 #: Areas that are themselves public names.
-_AREAS = ("activations", "implicit", "initializers", "meanfield", "models", "plot", "records", "spectra")
+_AREAS = (
+    "activations",
+    "ensemble",
+    "implicit",
+    "initializers",
+    "meanfield",
+    "models",
+    "plot",
+    "records",
+    "spectra",
+)
 _AREA = {name: area for area, names in _NAMES.items() for name in names.split()}
 
 __all__ = [*_AREA, *_AREAS]

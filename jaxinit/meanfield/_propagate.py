@@ -111,7 +111,10 @@ def propagate(network: Network, *, q: float = 1.0, correlation: float = 0.5) -> 
     return Propagation(
         "theory", tuple(str(i + 1) for i in range(network.depth)), 2, ((0, 1),),
         **statistics, extra=extra,
-        config={"label": f"theory: {network.label}", "q": q, "correlation": correlation, "depth": network.depth},
+        config={
+            "label": f"theory: {network.label}", "network": repr(network), "activation": activation.name,
+            "depth": network.depth, "widths": list(network.widths), "q": q, "correlation": correlation,
+        },
         provenance=provenance(),
     )  # fmt: skip
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +17,7 @@ from jaxinit._core import checks
 from jaxinit.compare._outcomes import Outcomes, Run, Store
 from jaxinit.compare._signals import observe
 from jaxinit.compare._task import Task
-from jaxinit.compare._training import Carry, Programs, batches
+from jaxinit.compare._training import Figures, Programs, Work, batches
 from jaxinit.models import Model
 
 #: Runs that train together on an accelerator, unless said otherwise.
@@ -38,6 +40,28 @@ class Goal:
         return bool(loss <= self.levels[0] or accuracy >= self.levels[1])
 
 
+class Pace:
+    """How far a program runs before the host looks: about half a second, so that looking costs next to nothing.
+
+    Until it is known how long that is, one evaluation; the first call, which compiles, tells nothing.
+    """
+
+    seconds = 0.5
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.each = math.inf
+
+    def until(self, e: int, most: int) -> int:
+        """The evaluation at which to look again, beginning at `e`."""
+        return min(most, e + max(1, int(self.seconds / self.each)))
+
+    def took(self, evaluations: int, seconds: float) -> None:
+        self.calls += 1
+        if self.calls > 1:
+            self.each = max(seconds / evaluations, 1e-6)
+
+
 class Compiled:
     """The programs of one (model, optimizer, task), compiled on first use and counted.
 
@@ -48,10 +72,10 @@ class Compiled:
     def __init__(self, programs: Programs, together: bool = False) -> None:
         self.programs, self.together = programs, together
         self.traces = 0
-        see = functools.partial(observe, programs)
         self.start = self._compiled(programs.start, (0, 0, 0))
-        self.segment = self._compiled(programs.segment, (0, 0, 0, None, None, 0, None, None, None))
-        self.observe = self._compiled(see, (0, 0, None, None))
+        stretch = functools.partial(programs.stretch, see=functools.partial(observe, programs))
+        self.stretch = self._compiled(stretch, (0, 0, 0, 0, None, None, None, None))
+        self.pace = Pace()
 
     def _compiled(self, function: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Callable[..., Any]:
         spread = jax.vmap(function, in_axes) if self.together else _alone(function, in_axes)
@@ -116,16 +140,9 @@ class Plan:
     """All that runs share."""
 
     held_out: HeldOut
-    x: Any
-    y: Any
+    work: Work
     evaluated_at: np.ndarray
     goal: Goal
-    watched: tuple[Any, Any] | None = None
-
-    @property
-    def longest(self) -> int:
-        """The most steps between two evaluations."""
-        return int(np.diff(self.evaluated_at).max(initial=1))
 
 
 def together(batching: str, runs_at_once: int | None) -> int:
@@ -155,82 +172,70 @@ class Group:
     def filled(self, size: int) -> Group:
         """With copies of the last run up to `size`, so that groups of all sizes share one program."""
         missing = size - len(self.runs)
-        parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "runs"}
-        return Group(self.runs, **{name: part + [part[-1]] * missing for name, part in parts.items()})
+        parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return Group(**{name: part + [part[-1]] * missing for name, part in parts.items()})
 
 
 def train(
     compiled: Compiled, plan: Plan, store: Store, group: Group, size: int, tick: Callable[[int], None]
 ) -> None:
-    """Train a group of runs to their end, and write their figures into the store.
-
-    The next segment is under way while the figures of the last are read. Runs that have ended hold still.
-    """
-    out, marks, group = store.outcomes, plan.evaluated_at, group.filled(size)
+    """Train a group of runs to their end, and write their figures into the store. Runs that have ended hold still."""
+    out, marks, runs = store.outcomes, plan.evaluated_at, group.runs
+    group = group.filled(size)
     place = _placement(size) if compiled.together else jnp.asarray
-    rates, keys = place(np.asarray(group.rates, np.float32)), place(jnp.stack(group.keys))
-    stacked = jax.tree.map(lambda *leaves: place(jnp.stack(leaves)), *group.variables)
-    carry = compiled.start(*stacked, rates)
-    first, carry = store.taken_up(group.runs, carry)
+    variables, keys = _stacked((group.variables, group.keys))
+    given = [place(part) for part in (np.asarray(group.rates, np.float32), keys, np.stack(group.orders))]
+    carry = compiled.start(*jax.tree.map(place, variables), given[0])
+    first, carry = store.taken_up(runs, carry)
     if first > 0:
-        tick(int(marks[first - 1]) * len(group.runs))
-
-    def step(carry: Carry, begin: int, end: int, held_out: Any) -> Any:
-        order = place(np.stack([_padded(o[begin:end], plan.longest) for o in group.orders]))
-        count = np.int32(end - begin)
-        return compiled.segment(carry, rates, keys, plan.x, plan.y, order, count, held_out, plan.goal.levels)
-
-    def onward(carry: Carry, e: int) -> tuple[Any, ...]:
-        results = step(carry, int(marks[max(e - 1, 0)]), int(marks[e]), plan.held_out.validation)
-        seen = {} if plan.watched is None else compiled.observe(results[0], rates, *plan.watched)
-        return (*results, seen)
-
-    ahead = onward(carry, first) if first < len(marks) else ()
-    for e in range(first, len(marks)):
-        carry, losses, loss, accuracy, seen = ahead
-        ahead = onward(carry, e + 1) if e + 1 < len(marks) else ()
-        _read(out, plan, group.runs, e, np.asarray(losses), np.asarray(loss), np.asarray(accuracy), seen)
-        store.reached(group.runs, e, carry)
-        if e > 0:
-            tick(int(marks[e] - marks[e - 1]) * len(group.runs))
-        if all(_ended(out, run) for run in group.runs):
-            break
-    _, _, *figures = step(carry, 0, 0, plan.held_out.test)
-    for run, loss, accuracy in zip(group.runs, *map(np.asarray, figures), strict=False):
+        tick(int(marks[first - 1]) * len(runs))
+    while first < len(marks) and not all(_ended(out, run) for run in runs):
+        last, began = compiled.pace.until(first, len(marks)), time.perf_counter()
+        carry, figures = compiled.stretch(carry, *given, plan.work, first, last, plan.held_out.validation)
+        figures = jax.tree.map(np.asarray, figures)
+        compiled.pace.took(last - first, time.perf_counter() - began)
+        for e in range(first, last):
+            _read(out, plan, runs, e, figures)
+        store.reached(runs, last - 1, carry)
+        tick(int(marks[last - 1] - marks[max(first - 1, 0)]) * len(runs))
+        first = last
+    # at evaluation 0 no step is taken, whatever the carry
+    still = carry._replace(moving=jnp.ones_like(carry.moving))
+    _, figures = compiled.stretch(still, *given, plan.work, 0, 1, plan.held_out.test)
+    tests = np.asarray(figures.loss)[:, 0], np.asarray(figures.accuracy)[:, 0]
+    for run, loss, accuracy in zip(runs, *tests, strict=False):
         if out.diverged_at[run] < 0 and np.isfinite(loss):
             out.test_loss[run], out.test_accuracy[run] = loss, accuracy
 
 
-def _read(
-    out: Outcomes, plan: Plan, runs: list[Run], e: int, losses: Any, loss: Any, accuracy: Any, seen: Any
-) -> None:
-    """Figures of the segment before evaluation `e`, and of the evaluation, into the outcomes."""
+@jax.jit
+def _stacked(lists: Any) -> Any:
+    """Of lists of trees, the trees with a leading axis for the list."""
+    return tuple(jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees) for trees in lists)
+
+
+def _read(out: Outcomes, plan: Plan, runs: list[Run], e: int, figures: Figures) -> None:
+    """Figures of the steps before evaluation `e`, and of the evaluation, into the outcomes."""
     end, begin = int(plan.evaluated_at[e]), int(plan.evaluated_at[max(e - 1, 0)])
     last = e + 1 == len(plan.evaluated_at)
-    columns = {name: np.asarray(values) for name, values in seen.items()}
     for n, run in enumerate(runs):
         if _ended(out, run):
             continue
-        taken = losses[n, : end - begin]
+        taken, loss, accuracy = figures.losses[n, begin:end], figures.loss[n, e], figures.accuracy[n, e]
         broken = np.flatnonzero(~np.isfinite(taken))
         if broken.size:
             out.diverged_at[run] = begin + broken[0]
             out.train_loss[run][begin : begin + broken[0]] = taken[: broken[0]]
             continue
         out.train_loss[run][begin:end] = taken
-        if not np.isfinite(loss[n]):
+        if not np.isfinite(loss):
             out.diverged_at[run] = end
             continue
-        out.validation_loss[run][e], out.validation_accuracy[run][e] = loss[n], accuracy[n]
-        for name, values in columns.items():
-            out.signals[name][run][e] = values[n]
-        if plan.goal.reached(loss[n], accuracy[n]) and not last:
+        out.validation_loss[run][e], out.validation_accuracy[run][e] = loss, accuracy
+        for name, values in figures.signals.items():
+            out.signals[name][run][e] = values[n, e]
+        if plan.goal.reached(loss, accuracy) and not last:
             out.stopped_at[run] = end
-
-
-def _padded(segment: np.ndarray, longest: int) -> np.ndarray:
-    missing = longest - len(segment)
-    return np.pad(segment, ((0, missing), (0, 0))) if missing else segment
 
 
 def _ended(out: Outcomes, run: Run) -> bool:

@@ -22,7 +22,7 @@ from jaxinit.compare._optimizers import FixedRate, takes_traced_rate
 from jaxinit.compare._outcomes import Outcomes, Run, Store
 from jaxinit.compare._signals import SIGNALS, sites_of
 from jaxinit.compare._task import Task, task
-from jaxinit.compare._training import epochs
+from jaxinit.compare._training import Work, epochs
 from jaxinit.ensemble import keys_of
 from jaxinit.models import Model, adapt
 from jaxinit.records import Convergence, provenance
@@ -127,9 +127,13 @@ def compare(
     watched = (
         (jnp.asarray(dataset.x_validation[few]), jnp.asarray(dataset.y_validation[few])) if signals else None
     )
-    plan = Plan(
-        HeldOut.of(dataset), jnp.asarray(dataset.x_train), jnp.asarray(dataset.y_train), marks, goal, watched
-    )
+    keys = keys_of(numbers, root)
+    orders = [
+        epochs(jax.random.fold_in(key, _ORDER), len(dataset.x_train), batch_size, steps) for key in keys
+    ]
+    x, y = jnp.asarray(dataset.x_train), jnp.asarray(dataset.y_train)
+    shared = Work(x, y, jnp.asarray(marks, jnp.int32), goal.levels, watched)
+    plan = Plan(HeldOut.of(dataset), shared, marks, goal)
     config: dict[str, Any] = {
         "model": adapted.name,
         "initializers": {arm.label: label_of(arm.initializer) for arm in arms},
@@ -147,7 +151,7 @@ def compare(
         **(dataset.baseline() if work.name in ("cross_entropy", "mse") else {}),
         **({} if label is None else {"label": label}),
     }
-    study = _Study(adapted, arms, rates, numbers, plan, dataset, work, batch_size, root, sites)
+    study = _Study(adapted, arms, rates, numbers, plan, dataset, work, keys, orders, sites)
     began = time.monotonic()
     store = Store(resume, study.outcomes(config, identify=resume is not None))
     try:
@@ -181,15 +185,13 @@ class _Study:
 
     def __init__(
         self, model: Model, arms: tuple[Arm, ...], rates: np.ndarray, seeds: np.ndarray, plan: Plan,
-        data: Dataset, work: Task, batch_size: int, root: int, sites: tuple[str, ...],
+        data: Dataset, work: Task, keys: Any, orders: list[np.ndarray], sites: tuple[str, ...],
     ) -> None:  # fmt: skip
         self.model, self.arms, self.rates, self.seeds = model, arms, rates, seeds
-        self.plan, self.data, self.work, self.batch_size = plan, data, work, batch_size
-        self.keys = keys_of(seeds, root)
+        self.plan, self.data, self.work, self.keys, self.orders = plan, data, work, keys, orders
         self.programs = 0
-        self.signals = {} if plan.watched is None else dict.fromkeys(SIGNALS, len(sites))
+        self.signals = {} if plan.work.watched is None else dict.fromkeys(SIGNALS, len(sites))
         self.drawn: dict[tuple[int, int], Any] = {}
-        self.orders: dict[int, np.ndarray] = {}
 
     def outcomes(self, config: dict[str, Any], identify: bool) -> Outcomes:
         """Empty outcomes; with the fingerprint by which an unfinished study is known again, if asked."""
@@ -256,16 +258,8 @@ class _Study:
             [self.drawn[i, s] for i, _, s in runs],
             [float(self.rates[r]) for _, r, _ in runs],
             [jax.random.fold_in(self.keys[s], _NOISE) for *_, s in runs],
-            [self.order(s) for *_, s in runs],
+            [self.orders[s] for *_, s in runs],
         )
-
-    def order(self, s: int) -> np.ndarray:
-        """`(steps, batch)` examples of seed number s."""
-        if s not in self.orders:
-            key = jax.random.fold_in(self.keys[s], _ORDER)
-            steps = int(self.plan.evaluated_at[-1])
-            self.orders[s] = epochs(key, len(self.data.x_train), self.batch_size, steps)
-        return self.orders[s]
 
     def groups(self, done: np.ndarray, together: bool) -> list[tuple[Compiled, list[Run]]]:
         """Runs still to do, by the program that serves them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -30,6 +31,30 @@ class Carry(NamedTuple):
     moving: Any
 
 
+class Work(NamedTuple):
+    """What all runs of a study share.
+
+    `x`, `y`: all training examples. `marks`: the steps after which held-out data are looked at, 0 first. `goal`:
+    `(loss, accuracy)`, levels at which a run stops. `watched`: examples and targets on which signals are taken, or
+    None.
+    """
+
+    x: Any
+    y: Any
+    marks: Any
+    goal: tuple[Any, Any]
+    watched: tuple[Any, Any] | None
+
+
+class Figures(NamedTuple):
+    """Of a run: losses by step; loss, accuracy and signals by evaluation. nan where the program has not been."""
+
+    losses: Any
+    loss: Any
+    accuracy: Any
+    signals: dict[str, Any]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Programs:
     """Plain functions of one (model, optimizer, task); the study compiles them, once each.
@@ -47,31 +72,60 @@ class Programs:
             carry = Carry(params, state, self.optimizer(rate).init(params), jnp.int32(0), jnp.bool_(True))
         return jax.tree.map(_strong, carry)
 
-    def segment(
-        self, carry: Carry, rate: Any, key: Any, x: Any, y: Any, order: Any, count: Any, held_out: Any, goal: Any
-    ) -> tuple[Carry, Any, Any, Any]:  # fmt: skip
-        """Take `count` steps if the run is moving, then look at held-out data; (carry, losses, loss, accuracy).
+    def stretch(
+        self, carry: Carry, rate: Any, key: Any, order: Any, work: Work, first: Any, last: Any, held_out: Any,
+        see: Callable[..., dict[str, Any]],
+    ) -> tuple[Carry, Figures]:  # fmt: skip
+        """Train from evaluation to evaluation, `first` up to `last` (not included), and look at held-out data at each.
 
         Args:
             carry: of the run.
             rate: the learning rate, a scalar.
             key: noise of step t (dropout) is drawn from fold_in(key, t).
-            x, y: all training examples.
-            order: `(most steps, batch)` indices of examples.
-            count: how many of these steps to take; the losses of the others are nan.
+            order: `(steps, batch)` examples of each step.
+            work: what all runs share.
+            first, last: evaluation e comes after `work.marks[e]` steps. A run that has ended takes no more of them.
             held_out: `(x, y, weight, number)` as `evaluate` takes them.
-            goal: `(loss, accuracy)`, levels at which the run stops.
+            see: signals of `(carry, rate, *work.watched)`, if there is something to watch.
         """
-        carry, losses = self.advance(carry, rate, key, x, y, order, jnp.where(carry.moving, count, 0))
-        loss, accuracy = self.evaluate(carry, *held_out)
-        finite = jnp.isfinite(loss) & (jnp.isfinite(losses) | (jnp.arange(losses.size) >= count)).all()
-        there = (loss <= goal[0]) | (accuracy >= goal[1])
-        return carry._replace(moving=carry.moving & finite & ~there), losses, loss, accuracy
+        steps, marks = order.shape[0], work.marks
+        watched = {} if work.watched is None else jax.eval_shape(see, carry, rate, *work.watched)
+        nans = functools.partial(jnp.full, fill_value=jnp.nan)
+        blank = Figures(
+            losses=nans(steps, dtype=jnp.float32),
+            loss=nans(marks.size, dtype=jnp.float32),
+            accuracy=nans(marks.size, dtype=jnp.float32),
+            signals={name: nans((marks.size, *v.shape), dtype=v.dtype) for name, v in watched.items()},
+        )
+
+        def more(loop: Any) -> Any:
+            e, now, _ = loop
+            return (e < last) & now.moving
+
+        def onward(loop: Any) -> Any:
+            e, now, figures = loop
+            begin, end = marks[jnp.maximum(e - 1, 0)], marks[e]
+            now, losses = self.advance(now, figures.losses, rate, key, order, work, begin, end)
+            loss, accuracy = self.evaluate(now, *held_out)
+            step = jnp.arange(steps)
+            finite = jnp.isfinite(loss) & (jnp.isfinite(losses) | (step < begin) | (step >= end)).all()
+            there = (loss <= work.goal[0]) | (accuracy >= work.goal[1])
+            signals = {} if work.watched is None else see(now, rate, *work.watched)
+            figures = Figures(
+                losses,
+                figures.loss.at[e].set(loss),
+                figures.accuracy.at[e].set(accuracy),
+                {name: figures.signals[name].at[e].set(v) for name, v in signals.items()},
+            )
+            return e + 1, now._replace(moving=now.moving & finite & ~there), figures
+
+        _, carry, figures = lax.while_loop(more, onward, (jnp.asarray(first), carry, blank))
+        return carry, figures
 
     def advance(
-        self, carry: Carry, rate: Any, key: Any, x: Any, y: Any, order: Any, count: Any
+        self, carry: Carry, losses: Any, rate: Any, key: Any, order: Any, work: Work, begin: Any, end: Any
     ) -> tuple[Carry, Any]:
-        """Take `count` steps, step k on the examples `order[k]`, and return carry and losses."""
+        """Take the steps from `begin` up to `end` (not included), and put their losses in their places."""
         with jax.numpy_dtype_promotion("standard"):
             optimizer = self.optimizer(rate)
 
@@ -82,7 +136,7 @@ class Programs:
         def step(k: Any, loop: Any) -> Any:
             now, losses = loop
             noise = jax.random.fold_in(key, now.taken)
-            batch, targets = x[order[k]], y[order[k]]
+            batch, targets = work.x[order[k]], work.y[order[k]]
             with jax.numpy_dtype_promotion("standard"):
                 (value, state), gradient = jax.value_and_grad(loss, has_aux=True)(
                     now.params, now.state, batch, targets, noise
@@ -92,7 +146,7 @@ class Programs:
             after = jax.tree.map(_like, Carry(params, state, memory, now.taken + 1, now.moving), now)
             return after, losses.at[k].set(value.astype(losses.dtype))
 
-        return lax.fori_loop(0, count, step, (carry, jnp.full(order.shape[0], jnp.nan, jnp.float32)))
+        return lax.fori_loop(begin, end, step, (carry, losses))
 
     def evaluate(self, carry: Carry, x: Any, y: Any, weight: Any, number: Any) -> tuple[Any, Any]:
         """Mean loss and accuracy over the first `number` batches `x[n]`, `y[n]`; `weight[n]` is 0 for padding."""

@@ -9,11 +9,11 @@ import pytest
 from flax import nnx
 
 from jaxinit.compare import compare, load_data
-from jaxinit.compare._execute import Compiled, forget
+from jaxinit.compare._execute import Compiled, Pace, forget
 from jaxinit.compare._optimizers import NAMED, takes_traced_rate
 from jaxinit.compare._outcomes import Outcomes, Store
 from jaxinit.compare._task import task
-from jaxinit.compare._training import Programs, batches, epochs
+from jaxinit.compare._training import Programs, Work, batches, epochs
 from jaxinit.models import MLP, adapt, from_functions
 
 RNG = np.random.default_rng(11)
@@ -91,7 +91,7 @@ def test_a_run_is_a_plain_optax_loop(record):
 
 
 def test_one_program_for_all_runs(record):
-    """start and segment, for 8 runs here and for 12 with other rates and seeds."""
+    """start and stretch, for 8 runs here and for 12 with other rates and seeds."""
     assert record.config["programs"] == 2
     more = run(initializers=["he", "xavier", "zeros"], seeds=[5, 9, 7], learning_rates=[0.3, 0.02, 0.1])
     assert more.config["programs"] == 0, "an equal model and optimizer use the programs that are there"
@@ -153,13 +153,14 @@ def test_early_stop_holds_the_run_where_it_was(batching):
         np.testing.assert_allclose(
             record.train_loss[0, 0, s, :stop], full.train_loss[0, 0, s, :stop], rtol=1e-3
         )
-        shorter = run(initializers=["he"], steps=int(stop), learning_rates=[0.1], seeds=[s])
-        assert record.test_loss[0, 0, s] == pytest.approx(float(shorter.test_loss[0, 0, 0]), rel=1e-3)
+    shorter = run(initializers=["he"], steps=int(stop), learning_rates=[0.1], seeds=[s])
+    assert record.test_loss[0, 0, s] == pytest.approx(float(shorter.test_loss[0, 0, 0]), rel=1e-3)
 
 
 @pytest.mark.parametrize("batching", ["sequential", pytest.param("vmap", marks=pytest.mark.slow)])
 def test_resume_continues_where_it_was(tmp_path, record, monkeypatch, batching):
     """Killed after 10 of the 25 steps of the fifth run, it goes on from there, with the same bits."""
+    monkeypatch.setattr(Pace, "seconds", 0.0)
     file = tmp_path / "study.npz"
     options = {"batching": batching, "runs_at_once": 4}
 
@@ -211,6 +212,17 @@ def test_a_carry_survives_the_disk_bit_by_bit(tmp_path):
     for other_runs, other in (([(0, 0, 1)], start), ([(0, 0, 0)], start | {"none": jnp.zeros(1)})):
         first, taken = Store(tmp_path / "a.npz", store.outcomes).taken_up(other_runs, other)
         assert first == 0 and taken is other
+
+
+def test_pace_looks_twice_a_second():
+    pace = Pace()
+    assert pace.until(0, 20) == 1
+    pace.took(1, 30.0)  # the call that compiles
+    assert pace.until(1, 20) == 2
+    pace.took(1, 0.1)
+    assert pace.until(2, 20) == 7 and pace.until(18, 20) == 20
+    pace.took(5, 10.0)
+    assert pace.until(7, 20) == 8
 
 
 def test_progress_counts_steps():
@@ -331,15 +343,10 @@ def test_bfloat16_parameters_stay_bfloat16():
     programs = Programs(adapt(model), NAMED["adam"], task(None, True))
     params, state = adapt(model).init(None, jax.random.key(0), jnp.ones((1, 6)))
     carry = programs.start(params, state, jnp.float32(0.01))
-    after, losses = programs.advance(
-        carry,
-        jnp.float32(0.01),
-        jax.random.key(1),
-        jnp.ones((20, 6)),
-        jnp.zeros(20, jnp.int32),
-        jnp.zeros((2, 4), jnp.int32),
-        2,
-    )
+    order = jnp.zeros((2, 4), jnp.int32)
+    work = Work(jnp.ones((20, 6)), jnp.zeros(20, jnp.int32), jnp.array([0, 2]), (0.0, 1.0), None)
+    rate, key = jnp.float32(0.01), jax.random.key(1)
+    after, losses = programs.advance(carry, jnp.full(2, jnp.nan), rate, key, order, work, 0, 2)
     assert [a.dtype for a in jax.tree.leaves(after)] == [a.dtype for a in jax.tree.leaves(carry)]
     assert after.params["layer_1"]["kernel"].dtype == jnp.bfloat16 and losses.dtype == jnp.float32
     assert run(["he"], model=model, steps=100, learning_rates=[0.1]).test_accuracy.min() > 0.7
@@ -369,14 +376,13 @@ def test_programs_lower_for_accelerators(together):
     programs = Compiled(Programs(adapt(MODEL), NAMED["adam"], task(None, True)), together)
     params, state = adapt(MODEL).init(None, jax.random.key(0), jnp.ones((1, 6)))
     stack = lambda tree: jax.tree.map(lambda a: jnp.stack([a] * (1 + together)), tree)  # noqa: E731
-    rate, key = stack((jnp.float32(0.1), jax.random.key(1)))
+    rate, key, order = stack((jnp.float32(0.1), jax.random.key(1), jnp.zeros((2, 4), jnp.int32)))
     x, y = jnp.ones((20, 6)), jnp.zeros(20, jnp.int32)
-    order, held_out = stack(jnp.zeros((2, 4), jnp.int32)), (x[None], y[None], jnp.ones((1, 20)), 1)
+    work = Work(x, y, jnp.array([0, 2]), (0.1, 0.9), (x, y))
     carry = programs.start(stack(params), state, rate)
     cases = [
         (programs.start, (stack(params), state, rate)),
-        (programs.segment, (carry, rate, key, x, y, order, 2, held_out, (0.1, 0.9))),
-        (programs.observe, (carry, rate, x, y)),
+        (programs.stretch, (carry, rate, key, order, work, 0, 2, (x[None], y[None], jnp.ones((1, 20)), 1))),
     ]
     for function, arguments in cases:
         lowered = function.trace(*arguments).lower(lowering_platforms=("cuda", "tpu"))

@@ -35,7 +35,7 @@ lint: $(READY)
 ## The documentation, with every notebook executed; any warning fails. Open docs/_build/html/index.html.
 docs: $(DOCS_READY)
 	rm -rf docs/_build
-	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --jobs auto -b html docs docs/_build/html
 
 $(DOCS_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'

@@ -37,7 +37,7 @@ nitpick_ignore = [("py:class", "jaxinit.records._codec.T")]  # a type variable
 nitpick_ignore_regex = [
     ("py:.*", r"(?!jaxinit).*"),  # other libraries, whose inventories would have to be downloaded
 ]
-suppress_warnings = ["config.cache"]
+suppress_warnings = ["ref.python"]  # `label` is an attribute of many records, all of them meant
 
 # ---- pages and notebooks -------------------------------------------------------------------------------------------
 source_suffix = {".md": "myst-nb"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -27,8 +27,8 @@ def parameter_rows(
     if gradients is not None:
         out["gradient_norm"] = _norms(gradients, stacks)
         out["gradient_ratio"] = out["gradient_norm"] / size
-        bad = [jnp.mean(~jnp.isfinite(v), axis=1, dtype=jnp.float32) for v in _layers(gradients, stacks)]
-        out["gradient_nonfinite"] = jnp.concatenate(bad)
+        bad = [_rows(jnp.mean, ~jnp.isfinite(v), n) for v, n in zip(gradients, stacks, strict=True)]
+        out["gradient_nonfinite"] = jnp.concatenate(bad).astype(jnp.float32)
     if updates is not None:
         out["update_ratio"] = _norms(updates, stacks) / size
     return out
@@ -41,21 +41,21 @@ def updates_of(optimizer: Any, gradients: Any, parameters: Any) -> Any:
     return updates
 
 
-def _layers(arrays: Sequence[Any], stacks: Sequence[int]) -> list[Any]:
-    out = []
-    for array, stack in zip(arrays, stacks, strict=True):
-        rows = math.prod(array.shape[:stack])
-        out.append(wide(array).reshape((rows, -1)))
-    return out
-
-
 def _norms(arrays: Sequence[Any], stacks: Sequence[int]) -> Any:
-    return jnp.concatenate([_norm(v).astype(jnp.float32) for v in _layers(arrays, stacks)])
+    norms = [_norm(wide(v), stack) for v, stack in zip(arrays, stacks, strict=True)]
+    return jnp.concatenate([v.astype(jnp.float32) for v in norms])
 
 
-def _norm(rows: Any) -> Any:
-    """Euclidean norms of rows, at the scale of each row's largest entry: squares neither over- nor underflow."""
-    top = jnp.max(jnp.abs(rows), axis=1)
-    usable = jnp.isfinite(top) & (top > 0)
-    scale = jnp.where(usable, top, 1)
-    return scale * jnp.sqrt(jnp.sum(jnp.square(rows / scale[:, None]), axis=1))
+# Reduced over axes as they are: to reshape a gradient first would make a copy of it, in another layout.
+def _rows(reduce: Callable[..., Any], array: Any, stack: int) -> Any:
+    """Reduced over all but the first `stack` axes: one entry a layer."""
+    found = reduce(array, axis=tuple(range(stack, array.ndim)))
+    return found.reshape((math.prod(array.shape[:stack]),))
+
+
+def _norm(array: Any, stack: int) -> Any:
+    """Euclidean norms, at the scale of each layer's largest entry: squares neither over- nor underflow."""
+    top = _rows(jnp.max, jnp.abs(array), stack)
+    scale = jnp.where(jnp.isfinite(top) & (top > 0), top, 1)
+    whole = scale.reshape(array.shape[:stack] + (1,) * (array.ndim - stack))
+    return scale * jnp.sqrt(_rows(jnp.sum, jnp.square(array / whole), stack))

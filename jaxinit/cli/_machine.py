@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from jaxinit.cli._output import Output
 
 
-def add(own: argparse.ArgumentParser) -> None:
-    """Add the options to the parser of a command."""
+def add(own: argparse.ArgumentParser, batch: bool = True) -> None:
+    """Add the options to the parser of a command; `batch`: whether it lets seeds be computed together."""
     group = own.add_argument_group("machine")
     group.add_argument(
         "--resume", metavar="DIR", help="keep finished chunks of seeds in DIR; the same command goes on from them"
@@ -25,7 +25,8 @@ def add(own: argparse.ArgumentParser) -> None:
         metavar="N",
         help="use N devices in each process (a CPU is divided into N); all by default",
     )
-    group.add_argument("--batch", type=int, metavar="N", help="seeds computed together")
+    if batch:
+        group.add_argument("--batch", type=int, metavar="N", help="seeds computed together")
     group.add_argument(
         "--chunk", type=int, metavar="N", help="seeds a device between two reports of progress"
     )
@@ -80,7 +81,7 @@ def _keep_stdout() -> None:
 
 
 def keywords(options: argparse.Namespace, name: str | None = None) -> dict[str, Any]:
-    """What `simulate` and `sweep` take; with `name`, the folder of that name within --resume."""
+    """What `simulate`, `sweep` and `probe` take; with `name`, the folder of that name within --resume."""
     folder = options.resume
     if folder is not None and name is not None:
         folder = Path(folder) / name
@@ -97,4 +98,5 @@ def keywords(options: argparse.Namespace, name: str | None = None) -> dict[str, 
                 "--distributed", "devices", f"from 1 to {fewest}, the devices of a process", devices
             )
         devices = [d for own in here for d in own[:devices]]
-    return {"resume": folder, "devices": devices, "batch": options.batch, "chunk": options.chunk}
+    given = {"resume": folder, "devices": devices, "chunk": options.chunk}
+    return given | ({"batch": options.batch} if hasattr(options, "batch") else {})

@@ -1,7 +1,8 @@
 """The parser, and the door that errors leave by.
 
 Exit codes: 0 done; 2 the input does not fit (a bad option, a missing file, a value that breaks a rule); 1 any
-other failure; 130 interrupted. A caught error is one line on stderr; `--debug` shows the traceback instead.
+other failure; 3 a finding that --fail-on names; 130 interrupted. A caught error is one line on stderr; `--debug`
+shows the traceback instead.
 """
 
 from __future__ import annotations
@@ -13,21 +14,32 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxinit import __version__
-from jaxinit.cli import _compare, _demo, _phase, _saved, _simulate, _sweep
+from jaxinit.cli import _compare, _demo, _phase, _probe, _saved, _simulate, _sweep
 from jaxinit.cli._output import Output
 
-COMMANDS: tuple[Any, ...] = (_demo, _simulate, _sweep, _phase, _compare, _saved.Report(), _saved.Plot())
+COMMANDS: tuple[Any, ...] = (
+    _demo,
+    _probe,
+    _simulate,
+    _sweep,
+    _phase,
+    _compare,
+    _saved.Report(),
+    _saved.Plot(),
+)
 
 _EPILOG = """\
 examples:
   jaxinit demo                                        the whole story in about two minutes
+  jaxinit probe model.py:net --input 32x784           your own Flax model, and what is wrong with it
   jaxinit simulate --depth 50 --init he,xavier        signal and gradient, layer by layer
   jaxinit sweep --depth 10,50 --activation tanh,relu  the same over a grid of networks
   jaxinit phase tanh                                  order, chaos and the edge between them
   jaxinit compare --data digits --init he,xavier      what the initializer does to training
   jaxinit report demo/he.npz demo/xavier.npz          one page from saved records
 
-`jaxinit COMMAND --help` explains a command. Exit codes: 0 done, 2 bad input, 1 failure, 130 interrupted.
+`jaxinit COMMAND --help` explains a command.
+Exit codes: 0 done, 2 bad input, 1 failure, 3 found (--fail-on), 130 interrupted.
 """
 
 
@@ -80,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(words)
     out = Output(as_json=options.json, quiet=options.quiet, words=words)
     try:
-        options.run(options, out)
+        code = options.run(options, out) or 0
     except KeyboardInterrupt as stop:
         print("jaxinit: interrupted", *getattr(stop, "__notes__", ()), sep="\n", file=sys.stderr)
         return 130
@@ -98,4 +110,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = type(error).__name__
         print(f"jaxinit: failed: {name}: {_one_line(error)} (--debug shows where)", file=sys.stderr)
         return 1
-    return 0
+    return int(code)

@@ -19,6 +19,7 @@ from jaxinit.records import (
     Record,
     Spectrum,
     Statistic,
+    Sweep,
 )
 
 HOSTILE = "<script>alert('x')</script> & [bold]"
@@ -87,6 +88,7 @@ def samples() -> dict[type, Record]:
         HOSTILE,
         "here",
     )
+    numbered = Propagation("simulation", ("1", "2", "3"), 1, log_second_moment=q)
     made = [
         relabel(Propagation("simulation", ("1", HOSTILE, "3"), 1, log_second_moment=q)),
         relabel(
@@ -102,6 +104,7 @@ def samples() -> dict[type, Record]:
         relabel(Spectrum(axes[0], axes[0], None, np.zeros(1), np.ones(1), 0.0, 1.0, np.ones(2), 1.0)),
         relabel(synthetic().convergence()),
         Diagnosis(HOSTILE, "simulation", ("1",), 4, (finding,), "vanishing", "a sentence", ("a check",)),
+        Sweep.of({HOSTILE: (1.0, 2.0)}, [numbered, numbered]),
         finite_width(ji.Network(3, 8, "relu", weight_variance=2.0)),
         ParameterStatistics((HOSTILE,), ((3, 2),), Statistic.of(np.ones((4, 1))), label=HOSTILE),
     ]

@@ -115,6 +115,14 @@ class Case:
         return f"kernel_init={self.gain}{unknown}"
 
     @property
+    def tame(self) -> str:
+        """Code that mends growth. A probed model does not say whether it has skips: both cases are named."""
+        if self.is_residual or not self.record.layout:
+            return self.rescale
+        branch = f"kernel_init=ji.residual({self.gain}, depth=blocks)"
+        return f"{branch}  # last layer of each branch; without skips kernel_init={self.gain}"
+
+    @property
     def damp(self) -> str:
         """Code that makes residual branches small: for the last layer of every branch."""
         return f"kernel_init=ji.residual({self.gain}, depth={self.depth})"

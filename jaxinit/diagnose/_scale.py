@@ -94,7 +94,7 @@ def _family(case: Case, kind: str, sites: np.ndarray, forward: bool) -> Finding 
         (f"decades of the {noun}'s second moment, end to end", decades),
         math.copysign(threshold, decades.value),
         p_value,
-        "" if severity == "note" and not steady else case.rescale,
+        "" if severity == "note" and not steady else (case.tame if grows else case.rescale),
         at.DECADES_SOURCE,
         factor_a_layer=math.exp(factor.value),
         factor_low=math.exp(factor.interval()[0]),

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from jaxinit.records._convergence import Convergence, Crossing
@@ -32,7 +33,7 @@ def format_crossing(crossing: Crossing) -> str:
 def convergence_table(record: Convergence, threshold: float | None) -> Table:
     runs = f"{len(record.seeds)} seeds x {len(record.learning_rates)} learning rates x {record.steps} steps"
     table = Table(
-        title=f"{record.label} ({runs})",
+        title=Text(f"{record.label} ({runs})"),
         caption="Medians over seeds [95 % bootstrap interval]; diverged runs count as worst. "
         "▼ ▲: the smallest, the largest rate tried.",
         title_justify="left",
@@ -59,7 +60,7 @@ def convergence_table(record: Convergence, threshold: float | None) -> Table:
     for i, name in enumerate(record.initializers):
         mark = {0: "", -1: " ▼", 1: " ▲"}[int(edge[i])]
         table.add_row(
-            name,
+            Text(name),
             f"{record.learning_rates[best[i]]:.3g}{mark}",
             format_estimate(at_best[name]),
             format_crossing(crossings[name]),

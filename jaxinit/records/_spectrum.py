@@ -143,10 +143,11 @@ class Spectrum(Record):
     def table(self) -> Table:
         """The summary: mean, spread, edge, atoms, and the quantiles of the singular values."""
         from rich.table import Table
+        from rich.text import Text
 
         from jaxinit.records._tables import format_log
 
-        out = Table(title=f"{self.label}: squared singular values", title_justify="left")
+        out = Table(title=Text(f"{self.label}: squared singular values"), title_justify="left")
         out.add_column("figure")
         out.add_column("value", justify="right")
         out.add_row("mean", format_log(self.log_mean))

@@ -181,6 +181,7 @@ class Sweep(Record):
         Second moments are exp of the mean log over seeds ("typical"), averaged over inputs.
         """
         from rich.table import Table
+        from rich.text import Text
 
         from jaxinit.records._tables import format_figure, format_log, shown
 
@@ -191,7 +192,7 @@ class Sweep(Record):
             ("dead out", "dead_fraction", -1),
         )
         columns = [c for c in known if c[1] in self.statistics]
-        table = Table(title=f"{self.label} ({self.count} seeds)", title_justify="left")
+        table = Table(title=Text(f"{self.label} ({self.count} seeds)"), title_justify="left")
         for name in self.axes:
             table.add_column(name, justify="right", no_wrap=True)
         for title, *_ in columns:
@@ -208,7 +209,7 @@ class Sweep(Record):
                 else:
                     cells.append("")
             values = [v[k] for k, v in zip(places[i], self.axes.values(), strict=True)]
-            table.add_row(*map(_show, values), *cells)
+            table.add_row(*(Text(_show(v)) for v in values), *cells)
         return table
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from jaxinit.records._propagation import Propagation
@@ -50,7 +51,7 @@ def shown(sites: int, max_rows: int) -> np.ndarray:
 
 def propagation_table(record: Propagation, max_rows: int) -> Table:
     count = "exact" if record.count == 0 else f"{record.count} seeds"
-    table = Table(title=f"{record.label} ({record.source}, {count})", title_justify="left")
+    table = Table(title=Text(f"{record.label} ({record.source}, {count})"), title_justify="left")
     rows = shown(len(record.sites), max_rows)
     columns = (_model_columns if record.layout else _network_columns)(record, rows)
     table.add_column(
@@ -59,7 +60,7 @@ def propagation_table(record: Propagation, max_rows: int) -> Table:
     for title, _ in columns:
         table.add_column(title, justify="right", no_wrap=True)
     for n, i in enumerate(rows):
-        table.add_row(record.sites[i], *(cells[n] for _, cells in columns))
+        table.add_row(Text(record.sites[i]), *(cells[n] for _, cells in columns))
     return table
 
 
@@ -113,7 +114,7 @@ def _or_dash(mean: float, stderr: float) -> str:
 
 
 def parameter_table(record: ParameterStatistics, max_rows: int) -> Table:
-    table = Table(title=f"{record.label} ({record.norm.count} seeds)", title_justify="left")
+    table = Table(title=Text(f"{record.label} ({record.norm.count} seeds)"), title_justify="left")
     rows = shown(len(record.names), max_rows)
     table.add_column("parameter", no_wrap=True)
     table.add_column("shape", justify="right", no_wrap=True)
@@ -123,5 +124,5 @@ def parameter_table(record: ParameterStatistics, max_rows: int) -> Table:
         columns.append([_or_dash(stat.mean[i], stat.stderr[i]) for i in rows])
     for n, i in enumerate(rows):
         shape = "×".join(map(str, record.shapes[i]))
-        table.add_row(record.names[i], shape, *(cells[n] for cells in columns))
+        table.add_row(Text(record.names[i]), shape, *(cells[n] for cells in columns))
     return table

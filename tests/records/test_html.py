@@ -2,10 +2,12 @@
 
 import html.parser
 import importlib.util
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import jaxinit as ji
 import jaxinit.records
@@ -134,6 +136,14 @@ def test_every_record_shows_its_table(kind: type[Record], records: dict[type, Re
     notes = [str(t) for t in (table.title, table.caption) if t is not None]
     assert [t for tag, t in page.text if tag == "p"] == notes
     assert kind is FiniteWidth or HOSTILE in notes[0]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda c: c.__name__)
+def test_terminals_take_labels_as_they_are(kind: type[Record], records: dict[type, Record]) -> None:
+    """rich would read [bold] as markup, and fail at [/x]."""
+    stream = io.StringIO()
+    Console(file=stream, width=300).print(records[kind].table())
+    assert kind is FiniteWidth or "[bold]" in stream.getvalue()
 
 
 def test_nothing_but_translucent_lines_has_a_colour_of_its_own(records: dict[type, Record]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from jaxinit._core.struct import leaf, record, static
 ENSEMBLES = ("gaussian", "orthogonal")
 ORDERS = ("pre", "post")
 NORMS = ("layer", "rms")
+PADDINGS = ("circular", "zero")
 
 
 @record
@@ -56,6 +58,65 @@ class Residual:
 
 
 @record
+class Spatial:
+    """The places of a convolutional `Network`, and which of them a unit reads: every layer becomes
+
+        z_x(i) = sum_d sum_j W_ij(d) phi(z_(x + d)(j)) + b_i,    Var W_ij(d) = weight_variance / (taps n_in),
+
+    one kernel W for all places x of `shape`, offsets d from -(k - 1) / 2 to (k - 1) / 2 along an axis of kernel width
+    k, one bias a channel, stride 1. Beyond the border are the places of the other side ("circular") or zeros
+    ("zero": places near it then have a smaller signal). The first layer is such a convolution of the input, and the
+    output is z of the last one, at all places.
+
+    Arguments:
+        shape: places along each axis: (1000,) or a number for signals, (32, 32) for images.
+        kernel: odd width of the kernel, or one for each axis.
+        padding: "circular" or "zero".
+
+    Raises:
+        ValueError, TypeError: not one or two axes of positive length, an even kernel, or an unknown padding.
+
+    Source: Xiao, Bahri, Sohl-Dickstein, Schoenholz & Pennington 2018, "Dynamical isometry and a mean field theory of
+    CNNs", sec. 2.1; `jaxinit.meanfield.convolution` is the limit of many channels, with circular padding.
+
+    Example:
+        >>> from jaxinit.network import Spatial
+        >>> Spatial((32, 32), kernel=3)
+        Spatial(shape=(32, 32), kernel=(3, 3), padding='circular')
+    """
+
+    shape: tuple[int, ...] = static()
+    kernel: tuple[int, ...] = static(default=3)
+    padding: str = static(default="circular")
+
+    def __post_init__(self) -> None:
+        where = "Spatial"
+        shape = _axes(where, "shape", self.shape)
+        if len(shape) not in (1, 2):
+            raise checks.bad(where, "shape", "of one or two axes", self.shape)
+        kernel = _axes(where, "kernel", self.kernel)
+        kernel = kernel * len(shape) if isinstance(self.kernel, (int, np.integer)) else kernel
+        if len(kernel) != len(shape) or any(k % 2 == 0 for k in kernel):
+            raise checks.bad(
+                where, "kernel", f"an odd width, or {len(shape)} of them", self.kernel,
+                "A kernel of even width has no centre to keep a signal in its place.",
+            )  # fmt: skip
+        checks.choice(where, "padding", self.padding, PADDINGS)
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "kernel", kernel)
+
+    @property
+    def places(self) -> int:
+        """How many places there are."""
+        return math.prod(self.shape)
+
+    @property
+    def taps(self) -> int:
+        """How many places a unit reads."""
+        return math.prod(self.kernel)
+
+
+@record
 class Plain:
     """A function `(key, shape, dtype)` that is no record of jaxinit: of unknown law, compared by identity."""
 
@@ -70,7 +131,7 @@ class Plain:
 
 @record
 class Network:
-    """A deep fully connected network at initialization.
+    """A deep network at initialization, fully connected or (`spatial`) convolutional.
 
     z^1 = W^1 x + b^1,   z^l = W^l phi(z^(l-1)) + b^l  (l = 2 .. depth),   output f(x) = z^depth.
 
@@ -98,6 +159,10 @@ class Network:
         residual: a `Residual`, which needs equal widths ("post": of all but the last layer); None for no skips.
         norm: "layer", "rms" or None.
         dropout: probability that a unit is dropped, in [0, 1).
+        spatial: a `Spatial` for a convolutional network, whose `width` and `input_width` count channels. Its fan-in is
+            n_in times the taps of the kernel; `ensemble="orthogonal"` is delta-orthogonal (a Haar matrix at the
+            kernel's centre, zeros elsewhere: Xiao et al. 2018); an `initializer` is asked for kernels
+            (*kernel, n_in, n_out). Units are the channels at all places, also for `norm`.
 
     Raises:
         ValueError, TypeError: an argument breaks its rule; the message names it.
@@ -123,6 +188,7 @@ class Network:
     residual: Residual | None = leaf(default=None)
     norm: str | None = static(default=None)
     dropout: Any = leaf(default=0.0)
+    spatial: Spatial | None = static(default=None)
 
     def __init__(
         self,
@@ -137,6 +203,7 @@ class Network:
         residual: Residual | None = None,
         norm: str | None = None,
         dropout: Any = 0.0,
+        spatial: Spatial | None = None,
     ) -> None:
         where = "Network"
         depth = checks.integer(where, "depth", depth, at_least=1)
@@ -173,6 +240,11 @@ class Network:
             _check_residual(residual, depth, width)
         if norm is not None:
             checks.choice(where, "norm", norm, NORMS)
+        if spatial is not None and not isinstance(spatial, Spatial):
+            raise checks.wrong_type(
+                where, "spatial", "a Spatial or None", spatial,
+                "Pass jaxinit.network.Spatial(shape=(32, 32), kernel=3, padding='circular').",
+            )  # fmt: skip
         values = {
             "depth": depth,
             "width": width,
@@ -185,6 +257,7 @@ class Network:
             "residual": residual,
             "norm": norm,
             "dropout": checks.number(where, "dropout", dropout, at_least=0.0, below=1.0),
+            "spatial": spatial,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -196,14 +269,19 @@ class Network:
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
-        """(n_in, n_out) of the weights of layers 1 .. depth."""
+        """(n_in, n_out) of the weights of layers 1 .. depth (channels, where there are places)."""
         widths = (self.input_width or self.widths[0], *self.widths)
         return tuple(itertools.pairwise(widths))
 
     @property
+    def places(self) -> int:
+        """Places at which every layer has its channels; 1 where it is fully connected."""
+        return 1 if self.spatial is None else self.spatial.places
+
+    @property
     def plain(self) -> bool:
-        """Whether the network is z^l = W phi(z^(l-1)) + b: no skips, no normalization, no dropout."""
-        return self.residual is None and self.norm is None and _is_zero(self.dropout)
+        """Whether the network is z^l = W phi(z^(l-1)) + b: no places, no skips, no normalization, no dropout."""
+        return self.residual is None and self.norm is None and self.spatial is None and _is_zero(self.dropout)
 
     @property
     def label(self) -> str:
@@ -220,7 +298,21 @@ class Network:
             extras += f", {self.norm} norm"
         if not _is_zero(self.dropout):
             extras += f", dropout {self.dropout:.3g}"
+        if self.spatial is not None:
+            extras += f", {'×'.join(map(str, self.spatial.kernel))} {self.spatial.padding} convolution"
         return f"{self.activation.name} {law}{bias}{extras}"
+
+
+def require_fully_connected(where: str, network: Any) -> None:
+    """Raises for what is no Network, or one with places, which theories of one vector a layer do not cover."""
+    if not isinstance(network, Network):
+        raise checks.wrong_type(where, "network", "a jaxinit.Network", network)
+    if network.spatial is not None:
+        raise checks.bad(
+            where, "network", "fully connected", network,
+            "For convolutional networks use jaxinit.meanfield.convolution, the map of covariances between places, or "
+            "jaxinit.simulate.",
+        )  # fmt: skip
 
 
 def _check_residual(residual: Any, depth: int, width: int | tuple[int, ...]) -> None:
@@ -237,6 +329,12 @@ def _check_residual(residual: Any, depth: int, width: int | tuple[int, ...]) -> 
             "Network", "width", f"the same {which} when residual={residual!r}", widths,
             "A skip adds a layer's input to its output; only input_width may differ.",
         )  # fmt: skip
+
+
+def _axes(where: str, argument: str, value: Any) -> tuple[int, ...]:
+    """A number or several, all positive, as a tuple."""
+    sizes = (value,) if isinstance(value, (int, np.integer)) else checks.shape(where, argument, value)
+    return tuple(checks.integer(where, argument, n, at_least=1) for n in sizes)
 
 
 def _is_zero(x: Any) -> bool:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from jaxinit._core import checks
-from jaxinit.network import Network
+from jaxinit.network import Network, require_fully_connected
 from jaxinit.records import Record, saved
 
 # Trapezoid rule in u = log t: the integrands are analytic and fall at least like exp(-|u| / 2) on both sides, so
@@ -178,6 +178,7 @@ def finite_width(network: Network, q: float = 1.0) -> FiniteWidth:
         [2.0, 6.369, -0.563, 1.602]
     """
     where = "finite_width"
+    require_fully_connected(where, network)
     q = checks.number(where, "q", q, above=0.0)
     slope = slopes(network.activation)
     if slope is None or not is_homogeneous(network):

@@ -14,7 +14,7 @@ from jaxinit.meanfield._dual import dual
 from jaxinit.meanfield._layers import Rule
 from jaxinit.meanfield._maps import second_moment, value_at_zero
 from jaxinit.meanfield._propagate import rule_of
-from jaxinit.network import Network
+from jaxinit.network import Network, require_fully_connected
 
 
 class Kernels(NamedTuple):
@@ -44,7 +44,7 @@ def kernels(network: Network, x1: Any, x2: Any = None) -> Kernels:
         `Kernels(nngp, ntk)`, to about 1e-10.
 
     Raises:
-        ValueError: inputs of another width, a network with dropout, or phi jumps.
+        ValueError: inputs of another width, a convolutional network, one with dropout, or phi jumps.
 
     References:
         Lee et al. 2018, "Deep neural networks as Gaussian processes"; Jacot, Gabriel & Hongler 2018, "Neural tangent
@@ -59,8 +59,7 @@ def kernels(network: Network, x1: Any, x2: Any = None) -> Kernels:
         ([[2.0, 0.63662], [0.63662, 2.0]], [[4.0, 0.63662], [0.63662, 4.0]])
     """
     where = "kernels"
-    if not isinstance(network, Network):
-        raise checks.wrong_type(where, "network", "a jaxinit.Network", network)
+    require_fully_connected(where, network)
     if jumps(network.activation):
         raise checks.bad(where, "network", "of a continuous activation", network.activation.name)
     rule = rule_of(network)

@@ -25,7 +25,7 @@ from jaxinit.activations._panels import jumps
 from jaxinit.meanfield._finite_width import finite_width, is_homogeneous
 from jaxinit.meanfield._layers import Gradients, Layers, Rule, exact, gradients, log, tabulated
 from jaxinit.meanfield._units import dead_fraction, saturated_fraction, zero_fraction
-from jaxinit.network import Network
+from jaxinit.network import Network, require_fully_connected
 from jaxinit.records import Propagation, Statistic, provenance
 
 _EXACT_DEPTH = 64
@@ -49,7 +49,8 @@ def propagate(network: Network, *, q: float = 1.0, correlation: float = 0.5) -> 
         (`finite_width`).
 
     Raises:
-        TypeError: not a Network. ValueError: an initializer of unknown law or mean, or phi jumps.
+        TypeError: not a Network. ValueError: a convolutional network, an initializer of unknown law or mean, or phi
+            jumps.
 
     Up to depth 64 every layer is integrated exactly (about 1e-12); beyond, tabulated integrals are iterated in a
     compiled scan (about 1e-8 a layer).
@@ -69,8 +70,7 @@ def propagate(network: Network, *, q: float = 1.0, correlation: float = 0.5) -> 
         5.278
     """
     where = "propagate"
-    if not isinstance(network, Network):
-        raise checks.wrong_type(where, "network", "a jaxinit.Network", network)
+    require_fully_connected(where, network)
     activation = network.activation
     if jumps(activation):
         raise checks.bad(

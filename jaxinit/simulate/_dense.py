@@ -1,4 +1,4 @@
-"""One seed of a fully connected network: forward scan, backward scan, statistics on the spot."""
+"""One seed of a network, fully connected or convolutional: forward scan, backward scan, statistics on the spot."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from jaxinit._core.scaled import exponent_of, normalize, pow2
 from jaxinit._core.struct import record, static
 from jaxinit.network import Network
 from jaxinit.simulate import _statistics as st
+from jaxinit.simulate._convolution import Convolution
 from jaxinit.simulate._inputs import Inputs
 from jaxinit.simulate._local import Activate, add
 from jaxinit.simulate._weights import LayerKeys, Weights
+
+Layer = Weights | Convolution
 
 
 @record
@@ -25,7 +28,7 @@ class Dense:
     Everything here is static: networks that differ only in numbers share the compiled program.
     """
 
-    weights: tuple[Weights, ...] = static()
+    weights: tuple[Layer, ...] = static()
     activate: Activate = static()
     biased: bool = static()
     wanted: frozenset[str] = static()
@@ -55,7 +58,7 @@ class Dense:
         if not self.wanted & st.BACKWARD:
             return out
 
-        rows, n_out = h.shape[0], self.weights[-1].shape[1]
+        rows, n_out = h.shape[0], self.weights[-1].units
         r = vector(every[0, 1], n_out, h.dtype) / jnp.sqrt(jnp.asarray(n_out, h.dtype))
         d, exponent = normalize(jnp.tile(r[None, :], (rows, 1)), jnp.zeros(rows, jnp.int32))
         gradient = (d, exponent, (jnp.zeros_like(d), exponent) if self.skips == "post" else None)
@@ -66,16 +69,16 @@ class Dense:
             backward.insert(0, figures)
         return {**out, **_concatenate(backward)}
 
-    def _forward_step(self, weights: Weights, network: Network) -> Any:
+    def _forward_step(self, weights: Layer, network: Network) -> Any:
         wanted = self.wanted
 
         def step(signal: Any, layer: tuple[LayerKeys, Any]) -> Any:
             keys, skip = layer
             h, before, local_before, stream = signal
             y, residual = weights.forward(keys, h, network)
-            gram, exponent = st.gram(h), before
+            seen, exponent = weights.seen(h), before
             if self.biased:
-                b = vector(keys.bias, y.shape[1], y.dtype)
+                b = weights.spread(vector(keys.bias, weights.shape[1], y.dtype))
                 y, exponent = _add_bias(
                     y, exponent, b * jnp.sqrt(jnp.asarray(network.bias_variance, y.dtype))
                 )
@@ -93,18 +96,21 @@ class Dense:
             tape = None
             if wanted & st.BACKWARD:
                 norm = weights.squared_norm(keys, residual, network) if "update_ratio" in wanted else None
-                tape = (weights.kept(residual), local_before, gram, before, norm)
+                tape = (weights.kept(residual), local_before, seen, before, norm)
             return (*normalize(value, after), local, stream), (figures, tape)
 
         return step
 
-    def _backward_step(self, weights: Weights, network: Network) -> Any:
+    def _backward_step(self, weights: Layer, network: Network) -> Any:
         def step(gradient: Any, xs: Any) -> Any:
-            (keys, skip), (residual, local, gram, gram_exponent, norm) = xs
+            (keys, skip), (residual, local, seen, seen_exponent, norm) = xs
             d, exponent, stream = gradient
-            if self.skips == "pre":
-                gram = gram * jnp.square(skip[1])
-            figures = st.backward(self.wanted, d, exponent, gram, gram_exponent, norm)
+
+            def squared_gradient(weight: jax.Array) -> jax.Array:
+                square = weights.squared_gradient(seen, d, weight)
+                return square * jnp.square(skip[1]) if self.skips == "pre" else square
+
+            figures = st.backward(self.wanted, d, exponent, squared_gradient, seen_exponent, norm)
             before = weights.backward(keys, residual, d, network)
             if self.skips == "post":  # of the stream, then through the layer before
                 stream = normalize(*_skip(before, exponent, stream, (skip[0], jnp.ones_like(skip[1]))))

@@ -98,7 +98,7 @@ def wanted_count(jacobian: Any, network: Network, sampler: str) -> int:
         )  # fmt: skip
     if not network.plain:
         raise checks.bad(
-            where, "jacobian", "False for networks with skips, normalization or dropout", jacobian
+            where, "jacobian", "False for networks with places, skips, normalization or dropout", jacobian
         )
     inputs, widest = network.shapes[0][0], max(max(shape) for shape in network.shapes)
     needed = 8 * (3 * inputs * widest + 2 * widest * widest)

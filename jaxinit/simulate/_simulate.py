@@ -18,7 +18,8 @@ from jaxinit.network import Network, Plain
 from jaxinit.records import STATISTICS, Propagation, Statistic, provenance
 from jaxinit.simulate import _radial as radial
 from jaxinit.simulate import _statistics as st
-from jaxinit.simulate._dense import Dense
+from jaxinit.simulate._convolution import Convolution
+from jaxinit.simulate._dense import Dense, Layer
 from jaxinit.simulate._inputs import Inputs
 from jaxinit.simulate._jacobian import Jacobian, log_singular_values, wanted_count
 from jaxinit.simulate._local import Activate
@@ -69,7 +70,7 @@ def simulate(
         network: a `Network`.
         seeds: a count, or distinct integers that name the networks; seed i is fold_in(key(root), i).
         q, correlation: of the two inputs; unused when `x` is given.
-        x: (inputs, input_width), the same for every seed.
+        x: (inputs, input_width), or (inputs, *places, input_width) of a convolutional network; the same for every seed.
         sampler: "implicit" (laws "gaussian" and "orthogonal"), "materialized" (any initializer), or "auto":
             implicit where it is exact and cheaper, materialized otherwise; `config["sampler"]` says which.
             "radial" draws nothing but lengths, exactly, at a cost that does not depend on the width: for one input
@@ -167,7 +168,9 @@ def simulate(
     extra = {}
     if singular_values:
         assert isinstance(program, Dense)
-        jacobians = Jacobian(weights, program.activate.nonlinearity, program.biased)
+        jacobians = Jacobian(
+            tuple(w for w in weights if isinstance(w, Weights)), program.activate.nonlinearity, program.biased
+        )
         logs = log_singular_values(jacobians, network, inputs, seed_array, root, singular_values)
         with np.errstate(over="ignore", under="ignore"):
             extra = {"jacobian_singular_values": np.exp(logs), "jacobian_log_singular_values": logs}
@@ -184,7 +187,7 @@ def simulate(
     )
 
 
-def _program(network: Network, weights: tuple[Weights, ...], wanted: frozenset[str]) -> Dense:
+def _program(network: Network, weights: tuple[Layer, ...], wanted: frozenset[str]) -> Dense:
     activate = Activate(Nonlinearity.of(network.activation), network.norm, not _is_zero(network.dropout))
     skips = None if network.residual is None else network.residual.order
     return Dense(weights, activate, not _is_zero(network.bias_variance), wanted, skips)
@@ -217,19 +220,23 @@ def _wanted(
 
 
 def _inputs(network: Network, q: float, correlation: float, x: Any, alone: bool = False) -> Inputs:
-    where, n = "simulate", network.shapes[0][0]
+    where, channels = "simulate", network.shapes[0][0]
+    places = () if network.spatial is None else network.spatial.shape
+    n = network.places * channels
     if x is not None:
         array = np.asarray(x)
-        if array.ndim != 2 or array.shape[1] != n or array.shape[0] < 1:
+        if array.ndim < 2 or array.shape[1:] != (*places, channels) or array.shape[0] < 1:
+            axes = ", ".join(["inputs", *map(str, places), "input_width"])
             raise checks.bad(
-                where, "x", f"of shape (inputs, input_width) with input_width = {n}", array.shape,
+                where, "x", f"of shape ({axes}) with input_width = {channels}", array.shape,
                 "Set Network(input_width=...) to the length of your inputs.",
             )  # fmt: skip
         if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
             raise checks.wrong_type(where, "x", "an array of real numbers", array.dtype)
         if not np.all(np.isfinite(array)):
             raise checks.bad(where, "x", "finite", "an array with nan or infinite entries")
-        return Inputs(None, jnp.asarray(array, jnp.float32), (array.shape[0], n))
+        rows = jnp.asarray(array, jnp.float32).reshape((array.shape[0], n))
+        return Inputs(None, rows, (array.shape[0], n))
     q = checks.number(where, "q", q, at_least=0.0)
     c = checks.number(where, "correlation", correlation, at_least=-1.0, at_most=1.0)
     if alone:
@@ -248,14 +255,21 @@ def _radial(network: Network, rows: int, wanted: frozenset[str]) -> Radial:
     gaussian = network.initializer is None and network.ensemble == "gaussian"
     if slopes is None or not gaussian or not _is_zero(network.bias_variance) or not network.plain or rows > 1:
         raise checks.bad(
-            "simulate", "sampler", "'auto' unless there is one input and the network is of Gaussian weights given by "
-            "weight_variance, without biases, skips, normalization or dropout, and (leaky) ReLU or linear", "radial",
+            "simulate", "sampler", "'auto' unless there is one input and the network is fully connected, of Gaussian "
+            "weights given by weight_variance, without biases, skips, normalization or dropout, and (leaky) ReLU or "
+            "linear", "radial",
         )  # fmt: skip
     return Radial(network.shapes, slopes, wanted)
 
 
-def _weights(network: Network, shape: tuple[int, int], sampler: str, approximate: bool, rows: int) -> Weights:
-    law, _ = law_of(network, shape)
+def _weights(network: Network, shape: tuple[int, int], sampler: str, approximate: bool, rows: int) -> Layer:
+    spatial = network.spatial
+    kernel: tuple[int, ...] = ()
+    if spatial is not None:
+        rows *= spatial.places
+        if network.initializer is not None or network.ensemble != "orthogonal":  # whose matrix has one tap
+            kernel, shape = spatial.kernel, (spatial.taps * shape[0], shape[1])
+    law, _ = law_of(network, shape, kernel)
     if approximate and law == "iid":
         law = "gaussian"
     if sampler == "implicit" and law not in IMPLICIT_LAWS:
@@ -266,13 +280,15 @@ def _weights(network: Network, shape: tuple[int, int], sampler: str, approximate
         )  # fmt: skip
     if sampler == "auto":
         sampler = "implicit" if law in IMPLICIT_LAWS and 4 * rows <= min(shape) else "materialized"
-    store = sampler == "implicit" or 4 * sum(a * b for a, b in network.shapes) <= _STORE_BYTES
-    return Weights(sampler, law, shape, store)
+    taps = 1 if spatial is None else spatial.taps
+    store = sampler == "implicit" or 4 * taps * sum(a * b for a, b in network.shapes) <= _STORE_BYTES
+    weights = Weights(sampler, law, shape, store, kernel)
+    return weights if spatial is None else Convolution(weights, spatial)
 
 
-def _batch(weights: tuple[Weights, ...], rows: int, devices: Any) -> int:
-    numbers = rows * max(max(w.shape) for w in weights)
-    kept = sum(w.bytes_kept(rows) + 4 * rows * w.shape[0] for w in weights)
+def _batch(weights: tuple[Layer, ...], rows: int, devices: Any) -> int:
+    numbers = max(w.numbers(rows) for w in weights)
+    kept = sum(w.bytes_kept(rows) for w in weights)
     forms = any(w.sampler == "materialized" for w in weights)
     return ensemble.batch_size(numbers, kept, weights=forms, devices=devices)
 

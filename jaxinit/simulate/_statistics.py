@@ -111,13 +111,13 @@ def backward(
     wanted: frozenset[str],
     d: jax.Array,
     exponent: jax.Array,
-    gram_before: jax.Array,
-    gram_exponent: jax.Array,
+    squared_gradient: Callable[[jax.Array], jax.Array],
+    before: jax.Array,
     squared_norm: jax.Array | None,
 ) -> dict[str, Any]:
     """Statistics of the gradient d * 2^exponent, and of dL/dW = sum_a h_a d_a^T of the layer.
 
-    `gram_before`: inner products of the layer's inputs h, whose exponents are `gram_exponent`.
+    `squared_gradient`: of weights w_a, ||sum_a w_a h_a d_a^T||^2 without exponents; `before`: those of the h_a.
     """
     out: dict[str, Any] = {}
     square = _mean_square(d, exponent)
@@ -126,13 +126,10 @@ def backward(
     if "grad_correlation" in wanted:
         out["grad_correlation"] = _sum_over_pairs(d, jnp.multiply)
     if wanted & {"weight_grad_norm", "update_ratio"}:
-        # ||dW||^2 = sum_ab <h_a, h_b> <d_a, d_b>, at the scale of the largest term.
-        each = gram_exponent + exponent
+        each = before + exponent  # at the scale of the largest term
         top = jnp.max(each)
-        weight = pow2(each - top, d.dtype)
-        inner = gram_before * gram(d) * (weight[:, None] * weight[None, :])
-        norm = jnp.sqrt(jnp.maximum(jnp.sum(inner), 0))
-        lost = jnp.any(is_infinite(exponent) | is_infinite(gram_exponent))
+        norm = jnp.sqrt(jnp.maximum(squared_gradient(pow2(each - top, d.dtype)), 0))
+        lost = jnp.any(is_infinite(exponent) | is_infinite(before))
         out["weight_grad_norm"] = _finite_or(jnp.inf, norm, top, lost)
         if squared_norm is not None:
             out["update_ratio"] = _finite_or(jnp.inf, norm / jnp.sqrt(squared_norm), top, lost)

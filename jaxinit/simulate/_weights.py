@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -10,12 +11,13 @@ import jax.numpy as jnp
 from jaxinit._core.struct import leaf, record, static
 from jaxinit.implicit import _frames, _gaussian, _haar
 from jaxinit.network import Network
+from jaxinit.simulate import _statistics as st
 
 #: Laws that `implicit` draws exactly.
 IMPLICIT_LAWS = ("gaussian", "orthogonal")
 
 
-def law_of(network: Network, shape: tuple[int, int]) -> tuple[str, Any]:
+def law_of(network: Network, shape: tuple[int, int], kernel: tuple[int, ...] = ()) -> tuple[str, Any]:
     """The law of the weights of a layer and its scale: (kind, stddev, or scale for "orthogonal")."""
     n_in, n_out = shape
     if network.initializer is None:
@@ -23,10 +25,15 @@ def law_of(network: Network, shape: tuple[int, int]) -> tuple[str, Any]:
         if network.ensemble == "orthogonal":
             return "orthogonal", jnp.sqrt(jnp.asarray(variance * max(n_in, n_out), jnp.float32))
         return "gaussian", jnp.sqrt(jnp.asarray(variance, jnp.float32))
-    law = getattr(network.initializer, "law", lambda shape: None)(shape)
+    law = getattr(network.initializer, "law", lambda shape: None)(_tensor(shape, kernel))
     if law is None:
         return "unknown", None
     return law.kind, jnp.asarray(law.stddev, jnp.float32)
+
+
+def _tensor(shape: tuple[int, int], kernel: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that an initializer is asked for."""
+    return (*kernel, shape[0] // math.prod(kernel), shape[1])
 
 
 @record
@@ -49,13 +56,32 @@ class Weights:
     """How the products with one layer's matrix W (n_in, n_out) are drawn.
 
     `sampler`: "implicit" or "materialized"; `law`: what `law_of` says; `store`: keep a materialized W for the
-    backward pass (else it is drawn again).
+    backward pass (else it is drawn again); `kernel`: widths of the convolution kernel whose taps and input channels
+    are the rows of W.
     """
 
     sampler: str = static()
     law: str = static()
     shape: tuple[int, int] = static()
     store: bool = static(default=True)
+    kernel: tuple[int, ...] = static(default=())
+
+    @property
+    def units(self) -> int:
+        """Entries of a row of x @ W."""
+        return self.shape[1]
+
+    def spread(self, bias: jax.Array) -> jax.Array:
+        """What is added to a row of x @ W, from a number for every column of W."""
+        return bias
+
+    def seen(self, x: jax.Array) -> jax.Array:
+        """What `squared_gradient` needs of the input."""
+        return st.gram(x)
+
+    def squared_gradient(self, seen: jax.Array, d: jax.Array, weight: jax.Array) -> jax.Array:
+        """||sum_a weight_a x_a d_a^T||_F^2 = sum_ab <x_a, x_b> <d_a, d_b> weight_a weight_b."""
+        return jnp.sum(seen * st.gram(d) * (weight[:, None] * weight[None, :]))
 
     def forward(self, keys: LayerKeys, x: jax.Array, network: Network) -> tuple[jax.Array, Any]:
         """x @ W and what the other products need; `kept` says how much of it to store."""
@@ -63,7 +89,7 @@ class Weights:
         if self.sampler == "materialized":
             w = self._draw(keys.forward, network)
             return jnp.matmul(x, w, precision=jax.lax.Precision.HIGHEST), w
-        scale = law_of(network, self.shape)[1]
+        scale = law_of(network, self.shape, self.kernel)[1]
         if self.law == "orthogonal":
             return _haar.forward(keys.forward, x, n_out, scale)
         return _gaussian.forward(keys.forward, x, n_out, scale)
@@ -77,7 +103,7 @@ class Weights:
         if self.sampler == "materialized":
             w = residual if self.store else self._draw(keys.forward, network)
             return jnp.matmul(d, w.T, precision=jax.lax.Precision.HIGHEST)
-        scale = law_of(network, self.shape)[1]
+        scale = law_of(network, self.shape, self.kernel)[1]
         if self.law == "orthogonal":
             return _haar.backward(keys.backward, residual, d, self.shape[0], scale)
         return _gaussian.backward(keys.backward, residual, d, scale)
@@ -86,7 +112,7 @@ class Weights:
         """||W||_F^2 (for the Gaussian law: given the forward products)."""
         if self.sampler == "materialized":
             return jnp.sum(jnp.square(residual))
-        scale = law_of(network, self.shape)[1]
+        scale = law_of(network, self.shape, self.kernel)[1]
         if self.law == "orthogonal":
             return jnp.asarray(_haar.squared_norm(*self.shape, scale), jnp.float32)
         return _gaussian.squared_norm(keys.norm, residual, self.shape[1], scale)
@@ -94,18 +120,28 @@ class Weights:
     def _draw(self, key: jax.Array, network: Network) -> jax.Array:
         n_in, n_out = self.shape
         if network.initializer is not None:
-            return jnp.asarray(network.initializer(key, self.shape, jnp.float32))
-        scale = law_of(network, self.shape)[1]
+            return jnp.asarray(
+                network.initializer(key, _tensor(self.shape, self.kernel), jnp.float32)
+            ).reshape(self.shape)
+        scale = law_of(network, self.shape, self.kernel)[1]
         if self.law == "orthogonal":
             m = max(n_in, n_out)
             return scale * jax.random.orthogonal(key, m, dtype=jnp.float32)[:n_in, :n_out]
         return scale * jax.random.normal(key, self.shape, jnp.float32)
 
+    def numbers(self, inputs: int) -> int:
+        """Numbers of the layer's largest array of rows, per seed."""
+        return inputs * max(self.shape)
+
     def bytes_kept(self, inputs: int) -> int:
         """Bytes that a layer keeps for the backward pass, per seed."""
+        return 4 * inputs * self.shape[0] + self.bytes_of_products(inputs)
+
+    def bytes_of_products(self, rows: int) -> int:
+        """Bytes of the residual of `forward`, for so many rows."""
         n_in, n_out = self.shape
         if self.sampler == "materialized":
             return 4 * n_in * n_out if self.store else 0
-        rank = _frames.rank_bound(inputs, n_in)
+        rank = _frames.rank_bound(rows, n_in)
         wide = max(n_in, n_out)
         return 4 * rank * (2 * wide if self.law == "orthogonal" else n_in + n_out)

@@ -1,5 +1,7 @@
 """Exact finite-width laws against the simulated networks: moments, typical values, bands, deaths."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.special import digamma, polygamma
@@ -44,6 +46,14 @@ def test_law_is_that_of_the_simulation(name: str) -> None:
 def test_twin_a_law_of_another_width_is_seen() -> None:
     other = fw.finite_width(ji.Network(6, 16, "relu", weight_variance=2.0), q=1.5)
     assert np.abs(scores(NETWORKS["relu"], other)).max() > 10
+
+
+def test_twin_a_wrong_spread_of_the_logarithm_is_seen() -> None:
+    """Means as they are, the logarithm's standard deviation off by a twentieth."""
+    law = fw.finite_width(NETWORKS["relu"], q=1.5)
+    off = scores(NETWORKS["relu"], dataclasses.replace(law, log_std=1.05 * law.log_std)).reshape(2, 6, 3)
+    assert np.abs(off[0, :, 2]).min() > 5
+    assert np.abs(np.delete(off, 2, axis=2)).max() < 5
 
 
 def test_relative_second_moment_of_he_relu() -> None:

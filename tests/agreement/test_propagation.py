@@ -93,15 +93,23 @@ def test_twins_wrong_theories_are_seen() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
-    [{}, {"ensemble": "orthogonal"}, {"residual": Residual(0.9, 0.5)}, {"norm": "layer"}],
-    ids=["plain", "orthogonal", "residual", "layer norm"],
+    [
+        {},
+        {"ensemble": "orthogonal"},
+        {"residual": Residual(0.9, 0.5)},
+        {"norm": "layer"},
+        {"activation": "relu", "bias_variance": 0.0},
+        {"activation": "gelu", "weight_variance": 1.2},
+    ],
+    ids=["plain", "orthogonal", "residual", "layer norm", "relu, edge", "gelu, ordered"],
 )
 def test_the_difference_falls_as_one_over_width(more: dict) -> None:
     """n (simulation - theory) is the same number at every width, within its noise."""
     widths, seeds = (16, 64, 256), (60_000, 15_000, 4000)
     scaled, errors = [], []
     for n, count in zip(widths, seeds, strict=True):
-        network = ji.Network(4, n, "tanh", weight_variance=2.0, bias_variance=0.1, **more)
+        given = {"activation": "tanh", "weight_variance": 2.0, "bias_variance": 0.1, **more}
+        network = ji.Network(4, n, **given)
         run = ji.simulate(network, count, record=["second_moment", "grad_second_moment"])
         theory = ji.meanfield.propagate(network)
         rows = [(run[k], theory[k], site) for k, site in (("second_moment", 3), ("grad_second_moment", 0))]

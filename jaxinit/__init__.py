@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from jaxinit.models import MLP as MLP
     from jaxinit.network import Network as Network
     from jaxinit.network import Residual as Residual
+    from jaxinit.network import Spatial as Spatial
     from jaxinit.probe import probe as probe
     from jaxinit.probe import watch as watch
     from jaxinit.records import Convergence as Convergence
@@ -122,7 +123,7 @@ _NAMES = {
         xavier_normal xavier_uniform zeros
     """,
     "models": "MLP",
-    "network": "Network Residual",
+    "network": "Network Residual Spatial",
     "probe": "probe watch",
     "records": "Convergence Diagnosis Finding PhaseDiagram Propagation Spectrum Statistic Sweep load",
     "report": "report",

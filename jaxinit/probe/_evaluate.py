@@ -13,6 +13,8 @@ from jaxinit.models import MARK
 from jaxinit.probe import _equations as equations
 from jaxinit.probe._plan import Block, Place
 from jaxinit.probe._rows import Layout, backward_row, forward_row
+from jaxinit.probe._unformed import Unformed, multiply
+from jaxinit.probe._uses import Product
 
 __all__ = ["Watched"]
 
@@ -59,6 +61,10 @@ class Watched:
             given = [read(v) for v in eqn.invars]
             if eqn.primitive is MARK:
                 outs = given
+            elif index in block.shaping:
+                outs = [next(v for v in given if isinstance(v, Unformed))]
+            elif index in block.products:
+                outs = [_multiplied(eqn, block.products[index], given)]
             elif index in block.inside:
                 outs, inner = self._enter(block, index, given, probes, depth)
                 rows.update(inner)
@@ -111,6 +117,11 @@ def _tapped(x: Any, probe: Any, row: Callable[[Any], Any]) -> Any:
     return tap(x, probe)
 
 
+def _multiplied(eqn: core.JaxprEqn, product: Product, given: Sequence[Any]) -> Any:
+    operand = product.operand
+    return multiply(eqn, operand, product.law, given[operand], given[1 - operand])
+
+
 def _variables(eqn: core.JaxprEqn) -> list[Any]:
     return list(dict.fromkeys(v for v in eqn.invars if not isinstance(v, core.Literal)))
 
@@ -121,6 +132,9 @@ def _cut(block: Block, watched: set[int]) -> list[Any]:
         index
         for index, eqn in enumerate(jaxpr.eqns)
         if eqn.primitive is MARK
+        or index in block.products
+        or index in block.shaping
+        or any(b.unformed for b in block.inside.get(index, []))
         or any(p in watched for _, p in block.taps.get(index, []))
         or any(p in watched for b in block.inside.get(index, []) for p in b.places())
     ]

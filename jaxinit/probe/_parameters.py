@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxinit.probe._drawn import Drawn
 from jaxinit.probe._rows import wide
+from jaxinit.probe._unformed import figures
 
 __all__ = ["parameter_rows", "updates_of"]
 
@@ -19,18 +21,36 @@ def parameter_rows(
     gradients: Sequence[Any] | None,
     updates: Sequence[Any] | None,
     stacks: Sequence[int],
+    laws: Mapping[int, tuple[Drawn, tuple[int, ...]]],
 ) -> dict[str, Any]:
     """Statistics by name, each a vector: one entry a parameter, or one a layer where its first `stacks[i]` axes
-    are layers."""
-    out = {"norm": _norms(parameters, stacks)}
+    are layers.
+
+    `laws`: of the parameters that are `Unformed`, with the shape of a layer; their gradients are the
+    cotangents of their probes.
+    """
+    slopes: Sequence[Any] = [None] * len(parameters) if gradients is None else gradients
+    unformed = _of_unformed(parameters, slopes, laws)
+    norms, sizes, bad = [], [], []
+    for n, (parameter, slope, stack) in enumerate(zip(parameters, slopes, stacks, strict=True)):
+        if n in unformed:
+            norms.append(unformed[n]["norm"])
+            sizes.append(unformed[n]["gradient_norm"])
+            bad.append(unformed[n]["gradient_nonfinite"])
+            continue
+        norms.append(_norm(wide(parameter), stack))
+        if slope is not None:
+            sizes.append(_norm(wide(slope), stack))
+            bad.append(_rows(jnp.mean, ~jnp.isfinite(slope), stack))
+    out = {"norm": _joined(norms)}
     size = jnp.where(out["norm"] > 0, out["norm"], jnp.nan)
     if gradients is not None:
-        out["gradient_norm"] = _norms(gradients, stacks)
+        out["gradient_norm"] = _joined(sizes)
         out["gradient_ratio"] = out["gradient_norm"] / size
-        bad = [_rows(jnp.mean, ~jnp.isfinite(v), n) for v, n in zip(gradients, stacks, strict=True)]
-        out["gradient_nonfinite"] = jnp.concatenate(bad).astype(jnp.float32)
+        out["gradient_nonfinite"] = _joined(bad)
     if updates is not None:
-        out["update_ratio"] = _norms(updates, stacks) / size
+        steps = [_norm(wide(v), stack) for v, stack in zip(updates, stacks, strict=True)]
+        out["update_ratio"] = _joined(steps) / size
     return out
 
 
@@ -41,9 +61,18 @@ def updates_of(optimizer: Any, gradients: Any, parameters: Any) -> Any:
     return updates
 
 
-def _norms(arrays: Sequence[Any], stacks: Sequence[int]) -> Any:
-    norms = [_norm(wide(v), stack) for v, stack in zip(arrays, stacks, strict=True)]
-    return jnp.concatenate([v.astype(jnp.float32) for v in norms])
+def _joined(rows: Sequence[Any]) -> Any:
+    return jnp.concatenate([v.astype(jnp.float32) for v in rows])
+
+
+def _of_unformed(
+    parameters: Sequence[Any], slopes: Sequence[Any], laws: Mapping[int, tuple[Drawn, tuple[int, ...]]]
+) -> dict[int, dict[str, Any]]:
+    given = [parameters[n] for n in laws]
+    rows = figures(
+        given, [slopes[n] for n in laws], [law for law, _ in laws.values()], [s for _, s in laws.values()]
+    )
+    return dict(zip(laws, rows, strict=True))
 
 
 # Reduced over axes as they are: to reshape a gradient first would make a copy of it, in another layout.

@@ -73,12 +73,24 @@ class Place:
 @dataclasses.dataclass
 class Block:
     """A program with its places: `taps[i]` are the (variable, place) known after equation i, `-1` its inputs;
-    `inside[i]` the blocks of the bodies of equation i."""
+    `inside[i]` the blocks of the bodies of equation i.
+
+    Where parameters are never formed: `products[i]` says how equation i multiplies one of them (`_uses.Product`), and
+    the equations `shaping` only give one another shape.
+    """
 
     jaxpr: core.Jaxpr
     consts: Sequence[Any]
     taps: dict[int, list[tuple[Any, int]]] = dataclasses.field(default_factory=dict)
     inside: dict[int, list[Block]] = dataclasses.field(default_factory=dict)
+    products: dict[int, Any] = dataclasses.field(default_factory=dict)
+    shaping: set[int] = dataclasses.field(default_factory=set)
+
+    @property
+    def unformed(self) -> bool:
+        """Whether parameters that are never formed are used here or inside."""
+        inside = (b for blocks in self.inside.values() for b in blocks)
+        return bool(self.products) or any(block.unformed for block in inside)
 
     def places(self) -> list[int]:
         """The places here and inside, in the order of the program."""

@@ -29,10 +29,12 @@ from jaxinit.probe._program import Measure, Program
 from jaxinit.probe._record import propagation
 from jaxinit.probe._rows import Layout
 from jaxinit.probe._trace import Traced, refused, trace
+from jaxinit.probe._treatment import Treatment, treat
 from jaxinit.records import Propagation, Statistic
 
 __all__ = ["measure_of", "probe"]
 
+WEIGHTS = ("materialized", "implicit")
 #: Up to this many examples are kept apart.
 APART = 4
 #: Bytes that the seeds computed together may keep.
@@ -49,6 +51,7 @@ def probe(
     loss: Callable[..., Any] | None = None,
     labels: Any = None,
     weights: str = "materialized",
+    approximate: bool = False,
     backward: bool = True,
     record: Sequence[str] | None = None,
     train: bool = False,
@@ -84,7 +87,15 @@ def probe(
             seed: gradients then speak of the network and not of a task. n_out is the size of the output for
             one example (of each leaf, if there are several).
         labels: arrays for the loss, or a list of them, one for each batch.
-        weights: "materialized".
+        weights: "materialized"; or "implicit": matrices with independent normal entries, and uniform orthogonal
+            ones, that are multiplied with the signal once are never formed. Their products are drawn from their
+            law, forward and backward jointly, and the norms of their gradients are exact, so the figures have the
+            same law at any width (other networks than those of the same seeds materialized, though), and memory
+            and time grow with the width instead of its square. All other parameters are materialized;
+            `config["parameters"]` says of each what was done and why. Laws are read from the program that draws.
+        approximate: with weights="implicit", also take truncated normal and uniform entries, and those rounded to
+            16 bits, for normal ones of their variance: an error of order 1/width. Flax's defaults are truncated
+            normal.
         backward: also measure gradients.
         record: names of statistics (`jaxinit.records.STATISTICS` and `PROBE_STATISTICS`); all by default.
         train: whether the model is told that it is being trained (batch statistics, dropout).
@@ -112,7 +123,8 @@ def probe(
             is compiled.
 
     Warns:
-        UserWarning: the model calls the host, or draws the same parameters for every seed.
+        UserWarning: the model calls the host, or draws the same parameters for every seed; weights="implicit"
+            has nothing to leave unformed.
 
     Example:
         >>> import numpy as np, flax.linen as nn
@@ -125,7 +137,20 @@ def probe(
         ((32, 64), True, False)
     """
     where = "probe"
-    checks.choice(where, "weights", weights, ("materialized",))
+    checks.choice(where, "weights", weights, WEIGHTS)
+    if approximate and weights != "implicit":
+        raise checks.bad(
+            where,
+            "approximate",
+            f"False with weights={weights!r}",
+            approximate,
+            "Nothing is approximated then.",
+        )
+    if optimizer is not None and weights == "implicit":
+        raise checks.bad(
+            where, "optimizer", "None with weights='implicit'", optimizer,
+            "Its step needs the gradient's entries, which are never formed. Use weights='materialized'.",
+        )  # fmt: skip
     seed_array = checks.seeds(where, "seeds", seeds)
     root = checks.integer(where, "root", root, at_least=0)
     batches = inputs.batches_of(where, x)
@@ -135,6 +160,7 @@ def probe(
         where, model, batches[0], targets[0],
         train=train, method=method, rngs=rngs, loss=loss, backward=backward, record=record, optimizer=optimizer,
         sites=tuple(sites) if isinstance(sites, list) else sites,
+        unformed=None if weights == "materialized" else "approximate" if approximate else "exact",
     )  # fmt: skip
     adapted, program, traced = built.program.model, built.program, built.traced
     if adapted.given is not None and len(seed_array) > 1:
@@ -152,6 +178,14 @@ def probe(
             f"{adapted.name} calls the host ({', '.join(traced.plan.callbacks)}): it will do so for every seed.",
             UserWarning, stacklevel=2,
         )  # fmt: skip
+    treatment = program.measure.treatment
+    if treatment is not None and not treatment.laws:
+        reasons = "; ".join(f"{path}: {why}" for path, why in treatment.config["parameters"].items())
+        warnings.warn(
+            f"weights='implicit' forms every parameter of {adapted.name}. {reasons}",
+            UserWarning,
+            stacklevel=2,
+        )
     config = {
         "label": adapted.name,
         "loss": None if not backward else losses.RANDOM if loss is None else _name(loss),
@@ -160,6 +194,7 @@ def probe(
         "sites": sites if isinstance(sites, str) else None if sites is None else repr(sites),
         "optimizer": None if optimizer is None else True,
         "weights": weights,
+        **({} if treatment is None else {"approximate": approximate, **treatment.config}),
         "assumed_batch_axis": traced.assumed,
         "seeds": seed_array,
         "root": root,
@@ -256,6 +291,7 @@ def _build(
     record: Any,
     optimizer: Any,
     sites: Any,
+    unformed: str | None,
 ) -> _Built:
     adapted = marked(model, train=train, method=method, rngs=rngs, where=where)
     draw, shapes = inputs.drawer(args), inputs.abstract(args)
@@ -264,9 +300,17 @@ def _build(
     except Exception as error:
         raise refused(where, adapted, shapes, error) from error
     traced = trace(where, adapted, params, state, shapes)
+    treatment = None
+    if unformed is not None:
+        if adapted.given is not None:
+            raise checks.bad(
+                where, "weights", "'materialized' for a module that has been drawn already", "implicit",
+                "Pass a factory: lambda rngs: MyModule(..., rngs=rngs).",
+            )  # fmt: skip
+        treatment = treat(traced.plan, adapted.init, shapes, unformed == "approximate")
     measure = measure_of(
         where, adapted, traced, inputs.examples_of(shapes) or 1, inputs.abstract(labels),
-        loss=loss, backward=backward, record=record, optimizer=optimizer, sites=sites,
+        loss=loss, backward=backward, record=record, optimizer=optimizer, sites=sites, treatment=treatment,
     )  # fmt: skip
     return _Built(Program(adapted, measure, draw), traced, shapes)
 
@@ -283,6 +327,7 @@ def measure_of(
     record: Any,
     optimizer: Any,
     sites: Any,
+    treatment: Treatment | None = None,
 ) -> Measure:
     """What is measured in a traced model, all choices checked."""
     if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
@@ -299,7 +344,7 @@ def measure_of(
         traced.plan.block, traced.plan.places, choose_sites(where, sites, traced.plan, model.marks), layout
     )
     scalar = losses.adapted(where, loss, traced, labels) if backward else None
-    return Measure(traced.plan, watched, layout, traced.output, scalar, optimizer)
+    return Measure(traced.plan, watched, layout, traced.output, scalar, optimizer, treatment)
 
 
 def _targets(where: str, labels: Any, loss: Any, count: int) -> list[Any]:

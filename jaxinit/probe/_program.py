@@ -14,6 +14,8 @@ from jaxinit.probe._evaluate import Watched
 from jaxinit.probe._parameters import parameter_rows, updates_of
 from jaxinit.probe._plan import Plan
 from jaxinit.probe._rows import EXPONENT, PER_SITE, Layout
+from jaxinit.probe._treatment import Treatment
+from jaxinit.probe._unformed import Unformed
 
 __all__ = ["Measure", "Program", "streams"]
 
@@ -31,6 +33,7 @@ class Measure:
 
     Attributes:
         loss: `(output, labels, key) -> scalar`, or None to measure the forward pass only.
+        treatment: of parameters that are never formed; None where all are.
     """
 
     def __init__(
@@ -41,44 +44,48 @@ class Measure:
         output: Any,
         loss: Callable[[Any, Any, Any], Any] | None,
         optimizer: Any,
+        treatment: Treatment | None = None,
     ) -> None:
         self.plan, self.watched, self.layout = plan, watched, layout
         self.output, self.loss, self.optimizer = output, loss, optimizer
+        self.treatment = treatment
+        self.laws = {} if treatment is None else treatment.layers
         self.stacks = [len(plan.stacked.get(n, ())) for n in range(len(plan.parameters))]
 
     @jax.numpy_dtype_promotion("standard")  # the model was traced so, and its derivatives are taken here
     def __call__(
         self, params: Any, state: Any, args: Any, labels: Any, keys: dict[str, Any]
     ) -> dict[str, Any]:
-        leaves, structure = jax.tree.flatten(params)
+        leaves, structure = jax.tree.flatten(params, is_leaf=_is_unformed)
         rest = jax.tree.leaves((state, args, keys["dropout"]))
-        trained = [n for n, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+        arrays = [leaf.probe if _is_unformed(leaf) else leaf for leaf in leaves]
+        trained = [n for n, leaf in enumerate(arrays) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
 
         def objective(moved: list[Any], probes: dict[int, Any]) -> tuple[Any, dict[int, Any]]:
             inputs = list(leaves)
             for n, leaf in zip(trained, moved, strict=True):
-                inputs[n] = leaf
+                inputs[n] = Unformed(leaves[n].key, leaf) if _is_unformed(leaves[n]) else leaf
             outs, rows = self.watched([*inputs, *rest], probes)
             if self.loss is None:
                 return jnp.zeros(()), rows
             return self.loss(jax.tree.unflatten(self.output, outs), labels, keys["loss"]), rows
 
-        moved, probes = [leaves[n] for n in trained], self.watched.probes()
+        moved, probes = [arrays[n] for n in trained], self.watched.probes()
         if self.loss is None:
             _, rows = objective(moved, probes)
             figures = self._figures(rows, None)
-            figures.update(_named(parameter_rows(leaves, None, None, self.stacks)))
+            figures.update(_named(parameter_rows(leaves, None, None, self.stacks, self.laws)))
             return figures
         (slopes, back), rows = jax.grad(objective, argnums=(0, 1), has_aux=True)(moved, probes)
         figures = self._figures(rows, back)
-        gradients = [jnp.zeros_like(leaf) for leaf in leaves]
+        gradients = [jnp.zeros_like(leaf) for leaf in arrays]
         for n, slope in zip(trained, slopes, strict=True):
             gradients[n] = slope
         updates = None
         if self.optimizer is not None:
             made = updates_of(self.optimizer, jax.tree.unflatten(structure, gradients), params)
             updates = jax.tree.leaves(made)
-        figures.update(_named(parameter_rows(leaves, gradients, updates, self.stacks)))
+        figures.update(_named(parameter_rows(leaves, gradients, updates, self.stacks, self.laws)))
         return figures
 
     def _figures(self, forward: dict[int, Any], backward: dict[int, Any] | None) -> dict[str, Any]:
@@ -101,8 +108,14 @@ class Program:
         keys = streams(key)
         if self.draw is not None:
             args = self.draw(keys["inputs"], args)
-        params, state = self.model.init(key, args) if given is None else given
+        treatment = self.measure.treatment
+        init = self.model.init if treatment is None else treatment.init
+        params, state = init(key, args) if given is None else given
         return self.measure(params, state, args, labels, keys)
+
+
+def _is_unformed(leaf: Any) -> bool:
+    return isinstance(leaf, Unformed)
 
 
 def _stack(rows: dict[int, Any], order: Sequence[int]) -> Any:

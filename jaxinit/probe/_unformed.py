@@ -1,0 +1,158 @@
+"""A parameter that is never formed: where its array would be, the key of its products travels through the program."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from jaxinit._core.struct import leaf, record
+from jaxinit.implicit import _frames, _gaussian, _haar
+from jaxinit.probe import _equations as equations
+from jaxinit.probe._drawn import Drawn
+from jaxinit.probe._rows import _exponent, _power, wide
+
+__all__ = ["FIGURES", "Unformed", "figures", "matrix_shape", "multiply", "smaller", "stand_in"]
+
+#: What comes with the cotangent of a probe: how many of the normals that the matrix is made of were drawn for the
+#: forward product, and the sum of their squares; the norm of the gradient, and its share that is not finite.
+FIGURES = ("known", "known_squares", "gradient_norm", "gradient_nonfinite")
+#: Names the key of what is left of a norm, among those of one matrix.
+_REST = 0x6A780005
+
+
+@record
+class Unformed:
+    """Stands for a parameter: the key of its product, and zeros whose cotangent is `FIGURES`; stacked as it is."""
+
+    key: Any = leaf()
+    probe: Any = leaf()
+
+
+def stand_in(key: Any, path: Sequence[str], stack: Sequence[int]) -> Unformed:
+    """That of the parameter of this path, in the network that `key` names, one for each layer stacked in it.
+
+    The key follows from the path alone, so that a network is the same whatever else is asked.
+    """
+    key = jax.random.fold_in(key, jnp.uint32(zlib.crc32("/".join(path).encode())))
+    count = math.prod(stack)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count, dtype=jnp.uint32))
+    return Unformed(keys.reshape(tuple(stack)), jnp.zeros((*stack, len(FIGURES)), jnp.float32))
+
+
+def matrix_shape(eqn: core.JaxprEqn, operand: int) -> tuple[int, int, int]:
+    """Of a product `dot_general`: rows of the signal, entries in, entries out."""
+    contracted = eqn.params["dimension_numbers"][0]
+    weight, signal = equations.aval(eqn.invars[operand]), equations.aval(eqn.invars[1 - operand])
+    n_in = math.prod(weight.shape[n] for n in contracted[operand])
+    return signal.size // max(n_in, 1), n_in, weight.size // max(n_in, 1)
+
+
+def smaller(rows: int, n_in: int, n_out: int, law: Drawn) -> bool:
+    """Whether what the product needs is fewer numbers than the matrix has."""
+    wide_side = 2 * max(n_in, n_out) if law.kind == "orthogonal" else n_in + n_out
+    return _frames.rank_bound(rows, n_in) * wide_side < n_in * n_out
+
+
+def figures(
+    parameters: Sequence[Unformed], slopes: Sequence[Any], laws: Sequence[Drawn], shapes: Sequence[Any]
+) -> Any:
+    """By name, for each parameter, a row for each of its layers (of these shapes): "norm", and those of gradients.
+
+    `slopes`: the cotangents of the probes, or None. Of a normal matrix ||W||^2 is the squares that the forward
+    product has drawn, and a chi-square of all the others.
+    """
+    if not parameters:
+        return []
+    given = zip(parameters, slopes, strict=True)
+    rows = [(p.probe if slope is None else slope).reshape((-1, len(FIGURES))) for p, slope in given]
+    keys = jnp.concatenate([p.key.reshape(-1) for p in parameters])
+    sizes = [jnp.full(len(r), math.prod(shape), jnp.float32) for r, shape in zip(rows, shapes, strict=True)]
+    rest = _chi_square(keys, jnp.concatenate(sizes) - jnp.concatenate(rows)[:, 0])
+    out, start = [], 0
+    for row, law, shape in zip(rows, laws, shapes, strict=True):
+        found = {name: row[:, n] for n, name in enumerate(FIGURES)}
+        squares = found["known_squares"] + rest[start : start + len(row)]
+        start += len(row)
+        if law.kind == "orthogonal":
+            rank = min(math.prod(shape[: law.rows]), math.prod(shape[law.rows :]))
+            squares = jnp.full(len(row), rank, jnp.float32)
+        out.append({**found, "norm": law.stddev * jnp.sqrt(squares)})
+    return out
+
+
+def _chi_square(keys: Any, freedom: Any) -> Any:
+    rest = jax.vmap(jax.random.fold_in, (0, None))(keys, jnp.uint32(_REST))
+    drawn = jax.vmap(lambda key, shape: jax.random.gamma(key, shape, dtype=jnp.float32))(
+        rest, jnp.maximum(freedom, 1) / 2
+    )
+    return jnp.where(freedom > 0, 2 * drawn, 0)
+
+
+def multiply(eqn: core.JaxprEqn, operand: int, law: Drawn, weight: Unformed, x: Any) -> Any:
+    """The value of the equation, a product of x with a parameter of this law."""
+    contracted = eqn.params["dimension_numbers"][0]
+    taken, out = contracted[1 - operand], equations.aval(eqn.outvars[0])
+    kept = [n for n in range(x.ndim) if n not in taken]
+    _, n_in, n_out = matrix_shape(eqn, operand)
+    rows = jnp.transpose(wide(x), (*kept, *taken)).reshape((-1, n_in))
+    kind = "orthogonal" if law.kind == "orthogonal" else "gaussian"
+    y = _product(weight.key, weight.probe, rows, (n_in, n_out), law.stddev, kind)
+    if operand == 0:
+        y = y.T
+    return y.reshape(out.shape).astype(out.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _product(key: Any, probe: Any, x: Any, shape: tuple[int, int], scale: float, kind: str) -> Any:
+    return _forward(key, probe, x, shape, scale, kind)[0]
+
+
+def _forward(
+    key: Any, probe: Any, x: Any, shape: tuple[int, int], scale: float, kind: str
+) -> tuple[Any, Any]:
+    there, back = jax.random.split(key)
+    module = _gaussian if kind == "gaussian" else _haar
+    exponent, x = _leveled(x)
+    y, residual = module.forward(there, x, shape[1], scale)
+    seen = exponent, _frames.gram(x, x), _spoiled(x)
+    return y * _power(exponent, y.dtype), (back, residual, seen)
+
+
+def _backward(shape: tuple[int, int], scale: float, kind: str, saved: Any, d: Any) -> tuple[None, Any, Any]:
+    back, residual, (from_x, gram, spoiled) = saved
+    exponent, d = _leveled(d)
+    if kind == "gaussian":
+        dx = _gaussian.backward(back, residual, d, scale)
+        frame, normals = residual
+        used = jnp.any(frame != 0, axis=1, keepdims=True).astype(d.dtype)
+        known, squares = jnp.sum(used) * shape[1], jnp.sum(jnp.square(normals) * used)
+    else:
+        dx = _haar.backward(back, residual, d, shape[0], scale)
+        known = squares = jnp.zeros((), d.dtype)
+    # dL/dW = X^T D: its squared norm is the trace of (X X^T)(D D^T).
+    trace = jnp.maximum(jnp.sum(gram * _frames.gram(d, d)), 0)
+    size = jnp.sqrt(trace) * _power(from_x, d.dtype) * _power(exponent, d.dtype)
+    bad = 1 - (1 - spoiled) * (1 - _spoiled(d))
+    row = jnp.stack([known, squares, size, bad]).astype(jnp.float32)
+    return None, row, dx * _power(exponent, d.dtype)
+
+
+_product.defvjp(_forward, _backward)
+
+
+def _leveled(x: Any) -> tuple[Any, Any]:
+    """x with a power of two taken out, so that inner products of its rows neither over- nor underflow."""
+    exponent = _exponent(jnp.max(jnp.abs(x)))
+    return exponent, x * _power(-exponent, x.dtype)
+
+
+def _spoiled(x: Any) -> Any:
+    """The share of columns with an entry that is not finite."""
+    return jnp.mean(jnp.any(~jnp.isfinite(x), axis=0), dtype=x.dtype)

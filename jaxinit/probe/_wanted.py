@@ -1,0 +1,116 @@
+"""Some of the outputs of a program, at the cost of what they need and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.extend import core
+
+from jaxinit.probe import _equations as equations
+
+__all__ = ["Wanted", "want"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """The part of a program that some of its outputs need.
+
+    `outputs` and `inputs`: which are wanted and needed; `eqns`: the equations to execute, `inside` the parts wanted
+    of those that hold a program.
+    """
+
+    program: core.ClosedJaxpr
+    outputs: tuple[bool, ...]
+    inputs: tuple[bool, ...]
+    eqns: tuple[int, ...]
+    inside: dict[int, Wanted]
+
+    def __call__(self, args: Sequence[Any]) -> list[Any]:
+        """The wanted outputs in order, None for the others; `args` may be None where not needed."""
+        jaxpr = self.program.jaxpr
+        env: dict[Any, Any] = dict(zip(jaxpr.constvars, self.program.consts, strict=True))
+        env.update(zip(jaxpr.invars, args, strict=True))
+
+        def read(atom: Any) -> Any:
+            return atom.val if isinstance(atom, core.Literal) else env.get(atom)
+
+        for index in self.eqns:
+            eqn = jaxpr.eqns[index]
+            if index not in self.inside:
+                given = list(dict.fromkeys(v for v in eqn.invars if not isinstance(v, core.Literal)))
+                alone = equations.piece(given, eqn.outvars, [eqn])
+                outs = jax.core.eval_jaxpr(alone, (), *(env[v] for v in given))
+                env.update(zip(alone.outvars, outs, strict=True))
+                continue
+            part, values = self.inside[index], [read(v) for v in eqn.invars]
+            run = _loop if equations.kind_of(eqn) == equations.SCAN else _call
+            env.update(zip(eqn.outvars, run(eqn, part, values), strict=True))
+        return [read(v) if wanted else None for v, wanted in zip(jaxpr.outvars, self.outputs, strict=True)]
+
+    def executes(self, chain: Sequence[int]) -> bool:
+        """Whether the equation with this id, after the ids of those that hold it, is executed."""
+        index = next((n for n in self.eqns if id(self.program.jaxpr.eqns[n]) == chain[0]), None)
+        if index is None:
+            return False
+        return len(chain) == 1 or index not in self.inside or self.inside[index].executes(chain[1:])
+
+
+def want(program: core.ClosedJaxpr, outputs: Sequence[bool]) -> Wanted:
+    """The part of a program that these outputs need."""
+    jaxpr = program.jaxpr
+    needed = {v for v, w in zip(jaxpr.outvars, outputs, strict=True) if w and not isinstance(v, core.Literal)}
+    eqns, inside = [], {}
+    for index in range(len(jaxpr.eqns) - 1, -1, -1):
+        eqn = jaxpr.eqns[index]
+        asked = [v in needed for v in eqn.outvars]
+        if not any(asked):
+            continue
+        eqns.append(index)
+        used = [True] * len(eqn.invars)
+        kind = equations.kind_of(eqn)
+        if kind == equations.SCAN:
+            inside[index] = part = _want_loop(eqn, asked)
+            used = list(part.inputs)
+        elif kind in (equations.CALL, equations.REMAT):
+            inside[index] = part = want(equations.bodies(eqn)[0], asked)
+            used = list(part.inputs)
+        needed.update(
+            v for v, u in zip(eqn.invars, used, strict=True) if u and not isinstance(v, core.Literal)
+        )
+    return Wanted(
+        program, tuple(outputs), tuple(v in needed for v in jaxpr.invars), tuple(reversed(eqns)), inside
+    )
+
+
+def _want_loop(eqn: core.JaxprEqn, asked: list[bool]) -> Wanted:
+    """What is carried is wanted of an iteration as soon as another one needs it."""
+    consts, carried, *_ = equations.loop_of(eqn)
+    (body,) = equations.bodies(eqn)
+    while True:
+        part = want(body, asked)
+        carry = [a or n for a, n in zip(asked[:carried], part.inputs[consts : consts + carried], strict=True)]
+        if carry == asked[:carried]:
+            return part
+        asked = [*carry, *asked[carried:]]
+
+
+def _call(eqn: core.JaxprEqn, part: Wanted, values: list[Any]) -> list[Any]:
+    return part(values)
+
+
+def _loop(eqn: core.JaxprEqn, part: Wanted, values: list[Any]) -> list[Any]:
+    consts, carried, length, reverse = equations.loop_of(eqn)
+    kept = part.outputs[:carried]
+    start = [v if k else None for v, k in zip(values[consts : consts + carried], kept, strict=True)]
+    used = part.inputs[consts + carried :]
+    stacks = [v if u else None for v, u in zip(values[consts + carried :], used, strict=True)]
+
+    def step(carry: list[Any], each: list[Any]) -> Any:
+        outs = part([*values[:consts], *carry, *each])
+        return outs[:carried], outs[carried:]
+
+    carry, stacked = jax.lax.scan(step, start, stacks, length=length, reverse=reverse)
+    return [*carry, *stacked]

@@ -42,6 +42,7 @@ def run_python(code, **environment):
     [
         ["--help"],
         ["demo", "--help"],
+        ["probe", "--help"],
         ["simulate", "--help"],
         ["sweep", "--help"],
         ["compare", "--help"],

@@ -1,0 +1,163 @@
+"""The probe of models whose weights are never formed against the same models drawn: one law, two programs.
+
+Sizes fixed beforehand; means within 5 standard errors of both, samples by Kolmogorov and Smirnov at the 1e-4 level.
+The loss of the MLP is |f|^2 / 2: its cotangents depend on the weights through the forward pass, so gradients have
+the right law only if the backward products know of the forward ones.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import jaxinit as ji
+from jaxinit.models import MLP
+from jaxinit.probe import _unformed, probe
+
+WIDTH, DEPTH, SEEDS = 16, 3, 768
+NAMES = ["log_second_moment", "correlation", "log_grad_second_moment", "weight_grad_norm", "update_ratio"]
+X = np.random.default_rng(0).normal(size=(2, WIDTH)).astype("f4")
+
+
+def mlp(scale: float) -> MLP:
+    kernel = ji.variance_scaling(scale, "fan_in", "normal")
+    return MLP(DEPTH, WIDTH, WIDTH, kernel_init=kernel, use_bias=False)
+
+
+def run(model: Any, x: Any, weights: str, seeds: int, **kwargs: Any) -> ji.Propagation:
+    root = 1 if weights == "implicit" else 0
+    return probe(model, x, seeds=seeds, weights=weights, record=NAMES, keep_seeds=True, root=root, **kwargs)
+
+
+def half_square(out: Any) -> Any:
+    return jnp.sum(out**2) / 2
+
+
+@pytest.fixture(scope="module")
+def drawn() -> ji.Propagation:
+    return run(mlp(2.0), X, "materialized", SEEDS, loss=half_square)
+
+
+def apart(a: ji.Propagation, b: ji.Propagation, names: Sequence[str] = NAMES) -> dict[str, float]:
+    """The largest difference of the means of each figure, in units of 5 standard errors."""
+    out = {}
+    for name in names:
+        one, two = a[name], b[name]
+        here = ~np.isnan(one.mean)
+        assert np.array_equal(here, ~np.isnan(two.mean)), name
+        error = np.hypot(one.stderr, two.stderr)[here] + 1e-6
+        out[name] = float(np.max(np.abs(one.mean - two.mean)[here] / (5 * error)))
+    return out
+
+
+def smallest(a: ji.Propagation, b: ji.Propagation) -> float:
+    """The smallest p-value over figures, sites and inputs."""
+    found = []
+    for name in NAMES:
+        one, two = (s.reshape((len(s), -1)) for s in (a[name].samples, b[name].samples))
+        found += [stats.ks_2samp(p, q).pvalue for p, q in zip(one.T, two.T, strict=True)]
+    return float(min(found))
+
+
+def test_mlp_has_the_law_of_drawn_weights(drawn: ji.Propagation) -> None:
+    found = run(mlp(2.0), X, "implicit", SEEDS, loss=half_square)
+    assert set(found.config["parameters"].values()) == {"implicit (gaussian)"}
+    assert found.sites == drawn.sites and found.config["unformed_bytes"] == 4 * DEPTH * WIDTH**2
+    assert max(apart(found, drawn).values()) < 1, apart(found, drawn)
+    assert smallest(found, drawn) > 1e-4
+    norm, other = found.parameters.norm, drawn.parameters.norm  # type: ignore[union-attr]
+    assert np.all(np.abs(norm.mean - other.mean) < 5 * np.hypot(norm.stderr, other.stderr))
+    assert np.all(np.abs(norm.stderr / other.stderr - 1) < 5 / np.sqrt(SEEDS))
+
+
+def test_twin_another_variance_is_seen(drawn: ji.Propagation) -> None:
+    found = run(mlp(2.2), X, "implicit", SEEDS, loss=half_square)
+    assert apart(found, drawn)["log_second_moment"] > 1 and smallest(found, drawn) < 1e-4
+
+
+def test_twin_a_backward_pass_that_forgets_is_seen(
+    drawn: ji.Propagation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = _unformed._gaussian.backward
+
+    def forgetful(key: Any, residual: Any, d: Any, stddev: Any) -> Any:
+        return true(key, tuple(jnp.zeros_like(v) for v in residual), d, stddev)
+
+    monkeypatch.setattr(_unformed._gaussian, "backward", forgetful)
+    found = run(mlp(2.0), X, "implicit", SEEDS, loss=lambda out: half_square(out))
+    worst = apart(found, drawn)
+    assert worst["log_second_moment"] < 1 and worst["log_grad_second_moment"] > 1, worst
+
+
+class Block(nn.Module):
+    """Attention and a gated MLP, of normal and orthogonal matrices."""
+
+    @nn.compact
+    def __call__(self, x: Any, _: Any) -> Any:
+        he, lecun = ji.variance_scaling(2.0, "fan_in", "normal"), ji.variance_scaling(1.0, "fan_in", "normal")
+        attention = nn.MultiHeadDotProductAttention(2, kernel_init=lecun, use_bias=False)
+        x = x + attention(nn.LayerNorm(use_bias=False)(x))
+        h = nn.LayerNorm(use_bias=False)(x)
+        gate = nn.Dense(48, kernel_init=ji.orthogonal(), name="gate")(h)
+        up = nn.Dense(48, kernel_init=he, use_bias=False, name="up")(h)
+        return x + nn.Dense(x.shape[-1], kernel_init=he, use_bias=False, name="down")(
+            nn.silu(gate) * up
+        ), None
+
+
+class Stack(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        layers = nn.scan(nn.remat(Block), variable_axes={"params": 0}, split_rngs={"params": True}, length=2)
+        return layers(name="blocks")(x, None)[0]
+
+
+@pytest.mark.slow
+def test_a_scanned_and_rematerialized_transformer() -> None:
+    x = np.random.default_rng(1).normal(size=(2, 5, 32)).astype("f4")
+    found, drawn = (run(Stack(), x, weights, 160) for weights in ("implicit", "materialized"))
+    words = found.config["parameters"]
+    assert [k for k, v in words.items() if v == "implicit (orthogonal)"] == ["blocks/gate/kernel"]
+    assert sum(v == "implicit (gaussian)" for v in words.values()) == 6
+    assert found.sites == drawn.sites
+    assert max(apart(found, drawn).values()) < 1, apart(found, drawn)
+    for name in ("norm", "gradient_norm"):
+        one, two = getattr(found.parameters, name), getattr(drawn.parameters, name)
+        assert np.all(np.abs(one.mean - two.mean) <= 5 * np.hypot(one.stderr, two.stderr) + 1e-5), name
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-22, 1e15])
+def test_a_gradient_that_does_not_depend_on_the_weights_has_the_same_norm(size: float) -> None:
+    """dL/dW = x^T 1 for L = sum(x W): exactly the same number, at any scale."""
+    model = nn.Dense(12, use_bias=False, kernel_init=ji.normal(0.1))
+    found, drawn = (
+        probe(
+            model, X * np.float32(size), seeds=1, weights=weights, loss=jnp.sum,
+            record=["second_moment", "weight_grad_norm"],
+        )
+        for weights in ("implicit", "materialized")
+    )  # fmt: skip
+    np.testing.assert_allclose(found["weight_grad_norm"].mean, drawn["weight_grad_norm"].mean, rtol=1e-5)
+
+
+def test_orthogonal_layers_keep_every_length() -> None:
+    """Of a linear net of square orthogonal matrices, signal and gradient have one length, as drawn or not."""
+
+    class Linear(nn.Module):
+        @nn.compact
+        def __call__(self, x: Any) -> Any:
+            for _ in range(3):
+                x = nn.Dense(WIDTH, use_bias=False, kernel_init=ji.orthogonal())(x)
+            return x
+
+    found = run(Linear(), X, "implicit", 8)
+    want = np.log(np.mean(X**2, axis=1))
+    np.testing.assert_allclose(
+        found["log_second_moment"].samples, np.broadcast_to(want, (8, 3, 2)), atol=1e-5
+    )
+    slopes = found["log_grad_second_moment"].samples
+    np.testing.assert_allclose(slopes, np.broadcast_to(slopes[:, -1:], slopes.shape), atol=1e-5)

@@ -95,7 +95,7 @@ def fixed_point_one_minus_c(
         >>> from jaxinit.meanfield import fixed_point_one_minus_c
         >>> value, slope = jax.value_and_grad(lambda w: fixed_point_one_minus_c("tanh", w, 0.05))(2.25)
         >>> round(float(value), 4), round(float(slope), 3)
-        (0.4328, 0.614)
+        (0.4328, 0.576)
     """
     where = "fixed_point_one_minus_c"
     activation = get(activation)

@@ -18,6 +18,7 @@ examples:
   jaxinit probe mypackage.models:Classifier --input 32x784
   jaxinit probe model.py:make_decoder --input 4x128:int:50257 --seeds 4
   jaxinit probe model.py:net --input batch.npy --seeds 16 --fail-on warning --out probe
+  jaxinit probe model.py:giant --input 1x16:int:50257 --seeds 1 --implicit --approximate
 
 The name is a linen module, an nnx factory that takes `rngs`, a pair (init, apply), or a function of no arguments that
 makes one of these. Exit code 3: --fail-on was given and there is such a finding.
@@ -48,6 +49,14 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--sites", metavar="WHICH", help="modules, ops, all, or patterns of names such as 'encoder/*'"
     )
+    own.add_argument(
+        "--implicit", action="store_true",
+        help="form no weight matrix of a normal or orthogonal law: models larger than memory, exactly",
+    )  # fmt: skip
+    own.add_argument(
+        "--approximate", action="store_true",
+        help="with --implicit, take truncated normal and uniform weights as normal ones (error O(1/width))",
+    )  # fmt: skip
     own.add_argument("--train", action="store_true", help="tell the model that it is being trained")
     own.add_argument("--forward-only", action="store_true", help="leave the gradients out")
     own.add_argument(
@@ -160,7 +169,8 @@ def run_command(options: argparse.Namespace, out: Output) -> int:
     with out.progress(f"probe {label}") as progress:
         record = probe(
             model, arguments, seeds=options.seeds, sites=sites, train=options.train,
-            backward=not options.forward_only, progress=progress,
+            backward=not options.forward_only, progress=progress, approximate=options.approximate,
+            weights="implicit" if options.implicit else "materialized",
             **_machine.keywords(options, _results.file_name(label)),
         )  # fmt: skip
     found = diagnose(record)

@@ -106,6 +106,8 @@ def test_twins_wrong_theories_are_seen() -> None:
 def test_the_difference_falls_as_one_over_width(more: dict) -> None:
     """n (simulation - theory) is the same number at every width, within its noise."""
     widths, seeds = (16, 64, 256), (60_000, 15_000, 4000)
+    if more:  # the widest costs most to compile
+        widths, seeds = widths[:2], seeds[:2]
     scaled, errors = [], []
     for n, count in zip(widths, seeds, strict=True):
         given = {"activation": "tanh", "weight_variance": 2.0, "bias_variance": 0.1, **more}

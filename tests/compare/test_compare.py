@@ -253,17 +253,22 @@ def plain_init(initializer, key, x):
     return {"w": draw(key, (6, 3), jnp.float32)}
 
 
+MODELS = [
+    WithState(),
+    Nnx,
+    from_functions(plain_init, lambda p, x: x @ p["w"]),
+    lambda kernel_init: MLP(3, 12, 3, kernel_init=kernel_init),
+    nn.Sequential([nn.Dense(12), nn.relu, nn.Dense(3)]),
+]
+
+
 @pytest.mark.parametrize(
-    "model",
+    ("model", "batching"),
     [
-        WithState(),
-        Nnx,
-        from_functions(plain_init, lambda p, x: x @ p["w"]),
-        lambda kernel_init: MLP(3, 12, 3, kernel_init=kernel_init),
-        nn.Sequential([nn.Dense(12), nn.relu, nn.Dense(3)]),
+        *((model, "sequential") for model in MODELS),
+        *(pytest.param(model, "vmap", marks=pytest.mark.slow) for model in MODELS[:2]),
     ],
 )
-@pytest.mark.parametrize("batching", ["sequential", pytest.param("vmap", marks=pytest.mark.slow)])
 def test_any_model_trains(model, batching):
     record = run(["he"], model=model, steps=120, learning_rates=[0.1], batching=batching)
     assert record.test_accuracy.min() > 0.7

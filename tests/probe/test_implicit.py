@@ -57,7 +57,7 @@ def law(f: Callable[[Any], Any]) -> Any:
         (ji.orthogonal(1.5), "orthogonal", 1.5),
         (jax.nn.initializers.orthogonal(1.5), "orthogonal", 1.5),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",  # functions print their address
 )
 def test_laws_are_read_from_the_program(init: Any, kind: str, stddev: float) -> None:
     found = law(lambda key: init(key, (8, 4), jnp.float32))
@@ -222,7 +222,9 @@ def test_what_is_formed_is_drawn_as_the_model_draws_it() -> None:
     for n, (value, own) in enumerate(zip(drawn, jax.tree.leaves(model), strict=True)):
         assert isinstance(value, Unformed) == (n in treatment.laws)
         if not isinstance(value, Unformed):
-            np.testing.assert_allclose(value, own, rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(
+                value, own, rtol=1e-5, atol=2e-7
+            )  # eager against compiled: the last bits
 
 
 def test_wanted_part_of_a_loop_carries_what_it_needs() -> None:

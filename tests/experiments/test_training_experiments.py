@@ -1,4 +1,4 @@
-"""The experiments on training run end to end at their tiny size: records, figure, outcome; and again from their files."""
+"""The experiments on training run end to end at their tiny size: records, figure, outcome; again from their files."""
 
 import importlib.util
 from pathlib import Path

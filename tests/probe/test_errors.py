@@ -57,7 +57,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "an unknown statistic": ({"record": ["second_momentum"]}, ValueError, "Did you mean 'second_moment'"),
     "a gradient without one": ({"record": ["grad_correlation"], "backward": False}, ValueError, "forward"),
     "a pair of one": ({"record": ["correlation"], "x": X[:1]}, ValueError, "one example"),
-    "implicit": ({"weights": "implicit"}, ValueError, "'materialized'"),
+    "unknown weights": ({"weights": "formed"}, ValueError, "'materialized'"),
     "seeds twice": ({"seeds": [1, 1]}, ValueError, "distinct"),
     "no chunk": ({"chunk": 0}, ValueError, "at least 1"),
     "streams that are no keys": ({"rngs": {"dropout": 3}}, TypeError, "jax.random.key"),

@@ -116,20 +116,6 @@ class Stack(nn.Module):
         return layers(name="blocks")(x, None)[0]
 
 
-@pytest.mark.slow
-def test_a_scanned_and_rematerialized_transformer() -> None:
-    x = np.random.default_rng(1).normal(size=(2, 5, 32)).astype("f4")
-    found, drawn = (run(Stack(), x, weights, 160) for weights in ("implicit", "materialized"))
-    words = found.config["parameters"]
-    assert [k for k, v in words.items() if v == "implicit (orthogonal)"] == ["blocks/gate/kernel"]
-    assert sum(v == "implicit (gaussian)" for v in words.values()) == 6
-    assert found.sites == drawn.sites
-    assert max(apart(found, drawn).values()) < 1, apart(found, drawn)
-    for name in ("norm", "gradient_norm"):
-        one, two = getattr(found.parameters, name), getattr(drawn.parameters, name)
-        assert np.all(np.abs(one.mean - two.mean) <= 5 * np.hypot(one.stderr, two.stderr) + 1e-5), name
-
-
 @pytest.mark.parametrize("size", [1.0, 1e-22, 1e15])
 def test_a_gradient_that_does_not_depend_on_the_weights_has_the_same_norm(size: float) -> None:
     """dL/dW = x^T 1 for L = sum(x W): exactly the same number, at any scale."""

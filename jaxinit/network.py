@@ -281,7 +281,7 @@ class Network:
     @property
     def plain(self) -> bool:
         """Whether the network is z^l = W phi(z^(l-1)) + b: no places, no skips, no normalization, no dropout."""
-        return self.residual is None and self.norm is None and self.spatial is None and _is_zero(self.dropout)
+        return self.residual is None and self.norm is None and self.spatial is None and is_zero(self.dropout)
 
     @property
     def label(self) -> str:
@@ -290,13 +290,13 @@ class Network:
             law = repr(self.initializer)
         else:
             law = f"{self.ensemble}, σw²={self.weight_variance:.4g}"
-        bias = "" if _is_zero(self.bias_variance) else f", σb²={self.bias_variance:.4g}"
+        bias = "" if is_zero(self.bias_variance) else f", σb²={self.bias_variance:.4g}"
         extras = ""
         if self.residual is not None:
             extras += f", {self.residual.alpha:.3g} + {self.residual.beta:.3g} × {self.residual.order}"
         if self.norm is not None:
             extras += f", {self.norm} norm"
-        if not _is_zero(self.dropout):
+        if not is_zero(self.dropout):
             extras += f", dropout {self.dropout:.3g}"
         if self.spatial is not None:
             extras += f", {'×'.join(map(str, self.spatial.kernel))} {self.spatial.padding} convolution"
@@ -337,5 +337,6 @@ def _axes(where: str, argument: str, value: Any) -> tuple[int, ...]:
     return tuple(checks.integer(where, argument, n, at_least=1) for n in sizes)
 
 
-def _is_zero(x: Any) -> bool:
-    return isinstance(x, float) and x == 0.0
+def is_zero(value: Any) -> bool:
+    """Whether it is the Python number 0: what is left out of a program, rather than data of it."""
+    return isinstance(value, (int, float)) and value == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from jaxinit._core import checks
 from jaxinit.records._codec import saved
+from jaxinit.records._frames import dataset
 from jaxinit.records._record import Record
 from jaxinit.records._sites import ParameterStatistics, Site
 from jaxinit.records._statistic import Statistic
@@ -168,24 +168,13 @@ class Propagation(Record):
 
     def to_xarray(self) -> Any:
         """The statistics as an xarray Dataset, each with its `_stderr`; dims site, input, pair (extra `xarray`)."""
-        try:
-            xarray = importlib.import_module("xarray")
-        except ImportError as error:
-            raise ImportError("to_xarray() needs xarray: pip install 'jaxinit[xarray]'.") from error
-        variables: dict[str, Any] = {}
-        for name, stat in self.statistics():
-            text, axes = _ALL[name]
-            variables[name] = (axes, stat.mean, {"long_name": text, "seeds": stat.count})
-            variables[f"{name}_stderr"] = (axes, stat.stderr)
+        found = ((name, _ALL[name][1], _ALL[name][0], stat) for name, stat in self.statistics())
         coordinates = {
             "site": list(self.sites),
             "input": np.arange(self.inputs),
             "pair": [f"{a},{b}" for a, b in self.pairs],
         }
-        used = {axis for axes, *_ in variables.values() for axis in axes}
-        return xarray.Dataset(
-            variables, {k: v for k, v in coordinates.items() if k in used}, {"label": self.label}
-        )
+        return dataset(found, coordinates, self.label)
 
     def table(self, max_rows: int = 24) -> Table:
         """One row a site: typical second moment, correlation, gradient, dead units.

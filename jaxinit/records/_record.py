@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxinit.records import _codec
+from jaxinit.records._frames import optional
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -31,11 +32,7 @@ class Record:
 
     def to_pandas(self) -> Any:
         """`rows()` as a pandas DataFrame (needs the extra `pandas`)."""
-        try:
-            pandas = importlib.import_module("pandas")
-        except ImportError as error:
-            raise ImportError("to_pandas() needs pandas: pip install 'jaxinit[pandas]'.") from error
-        return pandas.DataFrame(self.rows())
+        return optional("pandas", "to_pandas").DataFrame(self.rows())
 
     def plot(self, **kwargs: Any) -> Any:
         """Draw the record with `jaxinit.plot` (needs the extra `plot`); returns a matplotlib Figure."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxinit._core import checks
 from jaxinit.records._codec import saved
+from jaxinit.records._frames import dataset
 from jaxinit.records._propagation import STATISTICS, Propagation
 from jaxinit.records._record import Record
 from jaxinit.records._statistic import Statistic
@@ -149,27 +150,17 @@ class Sweep(Record):
 
     def to_xarray(self) -> Any:
         """The statistics as an xarray Dataset: dims are the axes, site, input, pair (extra `xarray`)."""
-        try:
-            xarray = importlib.import_module("xarray")
-        except ImportError as error:
-            raise ImportError("to_xarray() needs xarray: pip install 'jaxinit[xarray]'.") from error
-        variables: dict[str, Any] = {}
-        for name, stat in self.statistics.items():
-            text, axes = STATISTICS[name]
-            dims = (*self.axes, *axes)
-            variables[name] = (dims, stat.mean, {"long_name": text, "seeds": stat.count})
-            variables[f"{name}_stderr"] = (dims, stat.stderr)
-        most = int(self.sites.max())
+        found = (
+            (name, (*self.axes, *STATISTICS[name][1]), STATISTICS[name][0], stat)
+            for name, stat in self.statistics.items()
+        )
         coordinates = {
             **{name: list(values) for name, values in self.axes.items()},
-            "site": [str(l + 1) for l in range(most)],
+            "site": [str(l + 1) for l in range(int(self.sites.max()))],
             "input": np.arange(self.inputs),
             "pair": [f"{a},{b}" for a, b in self.pairs],
         }
-        used = {axis for axes, *_ in variables.values() for axis in axes}
-        return xarray.Dataset(
-            variables, {k: v for k, v in coordinates.items() if k in used}, {"label": self.label}
-        )
+        return dataset(found, coordinates, self.label)
 
     def plot(self, **kwargs: Any) -> Any:
         """Draw the points (eight of them, evenly spaced, if there are more) with `jaxinit.plot`, overlaid."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxinit import ensemble
 from jaxinit._core import checks
-from jaxinit.network import Network, Plain
+from jaxinit.network import Network, Plain, is_zero
 from jaxinit.records import STATISTICS, Propagation, Statistic, provenance
 from jaxinit.simulate import _radial as radial
 from jaxinit.simulate import _statistics as st
@@ -188,9 +188,9 @@ def simulate(
 
 
 def _program(network: Network, weights: tuple[Layer, ...], wanted: frozenset[str]) -> Dense:
-    activate = Activate(Nonlinearity.of(network.activation), network.norm, not _is_zero(network.dropout))
+    activate = Activate(Nonlinearity.of(network.activation), network.norm, not is_zero(network.dropout))
     skips = None if network.residual is None else network.residual.order
-    return Dense(weights, activate, not _is_zero(network.bias_variance), wanted, skips)
+    return Dense(weights, activate, not is_zero(network.bias_variance), wanted, skips)
 
 
 def _wanted(
@@ -253,7 +253,7 @@ def _inputs(network: Network, q: float, correlation: float, x: Any, alone: bool 
 def _radial(network: Network, rows: int, wanted: frozenset[str]) -> Radial:
     slopes = radial.slopes_of(network.activation)
     gaussian = network.initializer is None and network.ensemble == "gaussian"
-    if slopes is None or not gaussian or not _is_zero(network.bias_variance) or not network.plain or rows > 1:
+    if slopes is None or not gaussian or not is_zero(network.bias_variance) or not network.plain or rows > 1:
         raise checks.bad(
             "simulate", "sampler", "'auto' unless there is one input and the network is fully connected, of Gaussian "
             "weights given by weight_variance, without biases, skips, normalization or dropout, and (leaky) ReLU or "
@@ -322,7 +322,3 @@ def _describe(program: Dense | Radial) -> str:
     weights = program.weights
     kinds = [f"{w.sampler} ({w.law})" for w in weights]
     return kinds[0] if len(set(kinds)) == 1 else ", ".join(kinds)
-
-
-def _is_zero(value: Any) -> bool:
-    return isinstance(value, (int, float)) and value == 0

@@ -11,7 +11,16 @@ os.environ["XLA_FLAGS"] = flags.strip()
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax  # noqa: E402  (after the flags that it reads)
+import pytest  # noqa: E402
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def synthetic():
+    """The makers of synthetic records."""
+    import synthetic
+
+    return synthetic

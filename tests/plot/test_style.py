@@ -32,7 +32,7 @@ def test_every_colour_stands_out_from_its_background(theme):
     assert min(contrast(c, colours.background) for c in colours.series) > 2.1
 
 
-def test_drawing_leaves_pyplot_and_settings_alone(propagation):
+def test_drawing_leaves_pyplot_and_settings_alone(synthetic):
     code = """
 import sys, matplotlib
 before = dict(matplotlib.rcParams)
@@ -43,8 +43,7 @@ plot.png(plot.figure(make()))
 assert "matplotlib.pyplot" not in sys.modules
 assert before == dict(matplotlib.rcParams)
 """
-    path = __file__.replace("test_style.py", "synthetic.py")
-    subprocess.run([sys.executable, "-c", code, path], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code, synthetic.__file__], check=True, timeout=120)
 
 
 def test_threads_draw_the_same_picture(propagation):

@@ -1,9 +1,8 @@
 """`_repr_html_`: what a notebook shows is the table of the terminal, escaped, for light and dark pages."""
 
 import html.parser
-import importlib.util
 import io
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,21 +57,13 @@ def read(page: str) -> Reader:
     return reader
 
 
-def synthetic():
-    path = Path(__file__).parents[1] / "plot" / "synthetic.py"
-    spec = importlib.util.spec_from_file_location("synthetic", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def relabel(record: Record) -> Record:
     """The record under a label that no page may interpret."""
     record.config["label"] = HOSTILE
     return record
 
 
-def samples() -> dict[type, Record]:
+def samples(synthetic: Any) -> dict[type, Record]:
     q = Statistic.of(np.exp(np.linspace(0, -2, 3))[None, :, None] * np.ones((4, 3, 1)))
     axes = np.ones(2), np.ones(3)
     finding = Finding(
@@ -104,7 +95,7 @@ def samples() -> dict[type, Record]:
             )
         ),
         relabel(Spectrum(axes[0], axes[0], None, np.zeros(1), np.ones(1), 0.0, 1.0, np.ones(2), 1.0)),
-        relabel(synthetic().convergence()),
+        relabel(synthetic.convergence()),
         Diagnosis(HOSTILE, "simulation", ("1",), 4, (finding,), "vanishing", "a sentence", ("a check",)),
         Sweep.of({HOSTILE: (1.0, 2.0)}, [numbered, numbered]),
         finite_width(ji.Network(3, 8, "relu", weight_variance=2.0)),
@@ -114,8 +105,8 @@ def samples() -> dict[type, Record]:
 
 
 @pytest.fixture(scope="module")
-def records() -> dict[type, Record]:
-    return samples()
+def records(synthetic: Any) -> dict[type, Record]:
+    return samples(synthetic)
 
 
 #: The public records, and the one that theory has beside them.

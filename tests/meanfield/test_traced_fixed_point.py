@@ -59,6 +59,8 @@ def test_criticality_by_gradient_descent():
 def test_lowers_for_accelerators():
     f = jax.jit(jax.grad(lambda w, b: fixed_point_q("tanh", w, b), argnums=(0, 1)))
     assert f.trace(1.5, 0.1).lower(lowering_platforms=("cuda", "tpu"))
+    g = jax.jit(jax.grad(lambda w: fixed_point_one_minus_c("tanh", w, 0.1, lengths_between=(0.3, 4.0))))
+    assert g.trace(2.5).lower(lowering_platforms=("cuda", "tpu"))
 
 
 def test_refuses_jumps():

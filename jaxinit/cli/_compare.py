@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from jaxinit.cli import _options
+from jaxinit.cli import _command, _options
 from jaxinit.cli._output import Output
 
 _EPILOG = """\
@@ -20,15 +20,14 @@ An .npz holds x_train, y_train, x_test and y_test. Nothing is downloaded.
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the command to the parser."""
-    own = commands.add_parser(
+    own = _command.add(
+        commands,
+        common,
         "compare",
-        parents=[common],
-        help="what the initializer does to training, on real data",
-        description="Train a fully connected network from every initializer, at every learning rate, from "
-        "every seed. The best learning rate of each initializer is chosen on validation data; figures are "
-        "on test data.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "what the initializer does to training, on real data",
+        "Train a fully connected network from every initializer, at every learning rate, from every seed. The best "
+        "learning rate of each initializer is chosen on validation data; figures are on test data.",
+        _EPILOG,
     )
     what = own.add_argument_group("what")
     what.add_argument(
@@ -43,13 +42,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--optimizer", default="momentum", metavar="NAME", help="sgd, momentum, adam, ... (default: momentum)"
     )
-    run.add_argument(
-        "--seeds",
-        type=_options.seeds,
-        default=5,
-        metavar="N",
-        help="a count, or a list of seeds (default: 5)",
-    )
+    _command.add_seeds(run, 5)
     run.add_argument("--steps", type=int, default=500, metavar="N", help="of each run (default: 500)")
     run.add_argument("--batch-size", type=int, default=64, metavar="N", help="(default: 64)")
     run.add_argument(

@@ -12,7 +12,7 @@ import dataclasses
 import math
 from typing import Any
 
-from jaxinit.cli import _options
+from jaxinit.cli import _command
 from jaxinit.cli._output import Output
 
 _EPILOG = """\
@@ -40,18 +40,16 @@ QUICK = Size(width=64, seeds=16, runs=2, steps=100, learning_rates=(0.003, 0.01)
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the command to the parser."""
-    own = commands.add_parser(
+    own = _command.add(
+        commands,
+        common,
         "demo",
-        parents=[common],
-        help="zeros, random, Xavier, He and orthogonal in a 30-layer ReLU network: signal, then training",
-        description="Measure what five initializers do to the signal and the gradient of a 30-layer ReLU "
-        "network, train it from each on handwritten digits, and write a report.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "zeros, random, Xavier, He and orthogonal in a 30-layer ReLU network: signal, then training",
+        "Measure what five initializers do to the signal and the gradient of a 30-layer ReLU network, train it from "
+        "each on handwritten digits, and write a report.",
+        _EPILOG,
     )
-    own.add_argument(
-        "--seeds", type=_options.seeds, metavar="N", help="networks for the signal (default: 64)"
-    )
+    _command.add_seeds(own, None, "64, for the signal")
     own.add_argument("--quick", action="store_true", help="smaller and faster, with wider error bars")
     own.set_defaults(run=run_command, out="demo")
 

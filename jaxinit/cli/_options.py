@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+from collections.abc import Callable
 from typing import Any
 
 
@@ -19,14 +20,27 @@ def split(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
+def _each(text: str, kind: Callable[[str], Any], what: str) -> list[Any]:
+    try:
+        return [kind(part) for part in split(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+
+
 def numbers(text: str) -> list[float]:
     """`0.01,0.1` as floats."""
-    try:
-        return [float(part) for part in split(text)]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number or a list of numbers such as 0.01,0.1"
-        ) from None
+    return _each(text, float, "a number or a list of numbers such as 0.01,0.1")
+
+
+def integers(text: str) -> list[int]:
+    """`10,50` as integers."""
+    return _each(text, int, "an integer or a list of integers such as 10,50")
+
+
+def seeds(text: str) -> Any:
+    """`16` (seeds 0 to 15) or `100,101,102` (these seeds)."""
+    found = _each(text, int, "a count such as 16 or a list such as 3,5,8")
+    return found[0] if len(found) == 1 else found
 
 
 def values(text: str) -> list[float]:
@@ -48,27 +62,6 @@ def values(text: str) -> list[float]:
             ) from None
         out += [first + (last - first) * i / (n - 1) for i in range(n)]
     return out
-
-
-def integers(text: str) -> list[int]:
-    """`10,50` as integers."""
-    try:
-        return [int(part) for part in split(text)]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not an integer or a list of integers such as 10,50"
-        ) from None
-
-
-def seeds(text: str) -> Any:
-    """`16` (seeds 0 to 15) or `100,101,102` (these seeds)."""
-    try:
-        values = [int(part) for part in split(text)]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a count such as 16 or a list such as 3,5,8"
-        ) from None
-    return values[0] if len(values) == 1 else values
 
 
 def initializer(text: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from jaxinit.cli import _command
 from jaxinit.cli._output import Output
 
 _EPILOG = """\
@@ -16,14 +17,14 @@ examples:
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the command to the parser."""
-    own = commands.add_parser(
+    own = _command.add(
+        commands,
+        common,
         "phase",
-        parents=[common],
-        help="the mean-field phase diagram of an activation, with its edge of chaos",
-        description="Fixed points of the length and correlation maps over a grid of weight and bias variances: "
-        "where gradients vanish (ordered), explode (chaotic), and the critical line between.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "the mean-field phase diagram of an activation, with its edge of chaos",
+        "Fixed points of the length and correlation maps over a grid of weight and bias variances: where gradients "
+        "vanish (ordered), explode (chaotic), and the critical line between.",
+        _EPILOG,
     )
     own.add_argument("activation", metavar="NAME", help="an activation of the catalogue, such as tanh")
     own.add_argument(

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from jaxinit.cli import _command
 from jaxinit.cli._output import Output
 
 _REPORT = """\
@@ -54,14 +55,14 @@ class Report:
 
     def add(self, commands: Any, common: argparse.ArgumentParser) -> None:
         """Add the command to the parser."""
-        own = commands.add_parser(
+        own = _command.add(
+            commands,
+            common,
             "report",
-            parents=[common],
-            help="one HTML page from saved records",
-            description="Write one self-contained HTML page, report.html, from saved records. A signal and an "
-            "initializer of a training comparison that share a label share a verdict.",
-            epilog=_REPORT,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            "one HTML page from saved records",
+            "Write one self-contained HTML page, report.html, from saved records. A signal and an initializer of a "
+            "training comparison that share a label share a verdict.",
+            _REPORT,
         )
         _files(own)
         own.add_argument("--title", metavar="TEXT", help="heading of the page")
@@ -84,13 +85,13 @@ class Plot:
 
     def add(self, commands: Any, common: argparse.ArgumentParser) -> None:
         """Add the command to the parser."""
-        own = commands.add_parser(
+        own = _command.add(
+            commands,
+            common,
             "plot",
-            parents=[common],
-            help="figures from saved records",
-            description="Draw saved records: all signals in one figure, each training comparison in its own.",
-            epilog=_PLOT,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            "figures from saved records",
+            "Draw saved records: all signals in one figure, each other record in its own.",
+            _PLOT,
         )
         _files(own)
         own.add_argument("--format", default="png", metavar="KIND", help="png, svg or pdf (default: png)")

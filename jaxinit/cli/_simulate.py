@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from jaxinit.cli import _machine, _options
+from jaxinit.cli import _command, _machine, _options
 from jaxinit.cli._output import Output
 
 _EPILOG = """\
@@ -19,14 +19,14 @@ examples:
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the command to the parser."""
-    own = commands.add_parser(
+    own = _command.add(
+        commands,
+        common,
         "simulate",
-        parents=[common],
-        help="signal and gradient of a deep network at initialization, layer by layer",
-        description="Draw a fully connected network for many seeds and measure, layer by layer, its signal, "
-        "its gradient, the correlation of two inputs and the dead units.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "signal and gradient of a deep network at initialization, layer by layer",
+        "Draw a fully connected network for many seeds and measure, layer by layer, its signal, its gradient, the "
+        "correlation of two inputs and the dead units.",
+        _EPILOG,
     )
     network = own.add_argument_group("network")
     network.add_argument("--depth", type=int, default=30, metavar="L", help="number of layers (default: 30)")
@@ -47,28 +47,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         "--ensemble", default="gaussian", metavar="LAW",
         help="gaussian or orthogonal, with --weight-variance (default: gaussian)",
     )  # fmt: skip
-    run = own.add_argument_group("run")
-    run.add_argument(
-        "--seeds",
-        type=_options.seeds,
-        default=64,
-        metavar="N",
-        help="a count, or a list of seeds (default: 64)",
-    )
-    run.add_argument("--q", type=float, default=1.0, help="mean square entry of the inputs (default: 1)")
-    run.add_argument(
+    network.add_argument("--q", type=float, default=1.0, help="mean square entry of the inputs (default: 1)")
+    network.add_argument(
         "--correlation", type=float, default=0.5, metavar="C", help="of the two inputs (default: 0.5)"
     )
-    run.add_argument(
-        "--sampler", default="auto", metavar="NAME",
-        help="auto, implicit (no weight matrix is formed) or materialized (default: auto)",
-    )  # fmt: skip
-    run.add_argument(
-        "--approximate",
-        action="store_true",
-        help="let implicit treat other iid laws as Gaussian (error O(1/width))",
-    )
-    run.add_argument("--forward-only", action="store_true", help="leave the gradients out")
+    _command.add_simulation(own)
     _machine.add(own)
     own.set_defaults(run=run_command)
 
@@ -94,9 +77,8 @@ def run_command(options: argparse.Namespace, out: Output) -> None:
     for label, network in _networks(options).items():
         with out.progress(f"simulate {label}") as progress:
             records[label] = simulate(
-                network, options.seeds, q=options.q, correlation=options.correlation, sampler=options.sampler,
-                approximate=options.approximate, backward=not options.forward_only, progress=progress,
-                **_machine.keywords(options, _results.file_name(label)),
+                network, options.seeds, q=options.q, correlation=options.correlation, progress=progress,
+                **_command.simulation(options), **_machine.keywords(options, _results.file_name(label)),
             )  # fmt: skip
     if not leads:
         return

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from jaxinit.cli import _machine, _options
+from jaxinit.cli import _command, _machine, _options
 from jaxinit.cli._output import Output
 
 _EPILOG = """\
@@ -25,14 +25,14 @@ _SHOWN = 8
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the command to the parser."""
-    own = commands.add_parser(
+    own = _command.add(
+        commands,
+        common,
         "sweep",
-        parents=[common],
-        help="signal and gradient over a grid of depths, widths, activations, variances or initializers",
-        description="Simulate fully connected networks at every point of a grid, over the same seeds. Points that "
-        "differ only in numbers share one compiled program.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "signal and gradient over a grid of depths, widths, activations, variances or initializers",
+        "Simulate fully connected networks at every point of a grid, over the same seeds. Points that differ only in "
+        "numbers share one compiled program.",
+        _EPILOG,
     )
     grid = own.add_argument_group("grid")
     grid.add_argument(
@@ -63,23 +63,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         "--correlation", type=_options.values, default=[0.5], metavar="C[,C...]",
         help="of the two inputs (default: 0.5)",
     )  # fmt: skip
-    run = own.add_argument_group("run")
-    run.add_argument(
-        "--seeds",
-        type=_options.seeds,
-        default=64,
-        metavar="N",
-        help="a count, or a list of seeds (default: 64)",
-    )
-    run.add_argument(
-        "--sampler", default="auto", metavar="NAME", help="auto, implicit or materialized (default: auto)"
-    )
-    run.add_argument(
-        "--approximate",
-        action="store_true",
-        help="let implicit treat other iid laws as Gaussian (error O(1/width))",
-    )
-    run.add_argument("--forward-only", action="store_true", help="leave the gradients out")
+    _command.add_simulation(own)
     _machine.add(own)
     own.set_defaults(run=run_command)
 
@@ -109,8 +93,7 @@ def run_command(options: argparse.Namespace, out: Output) -> None:
     leads = _machine.begin(options, out)
     with out.progress("sweep") as progress:
         record = sweep(
-            grid, options.seeds, sampler=options.sampler, approximate=options.approximate,
-            backward=not options.forward_only, progress=progress, **_machine.keywords(options),
+            grid, options.seeds, progress=progress, **_command.simulation(options), **_machine.keywords(options),
         )  # fmt: skip
     if not leads:
         return

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxinit.cli import main
-from jaxinit.cli._probe import _argument, load_model
+from jaxinit.cli._model import argument, load
 
 SOURCE = """
 import flax.linen as nn
@@ -44,14 +44,14 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_models_by_name(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    net = load_model(f"{file}:net")
+    net = load(f"{file}:net")
     assert type(net).__name__ == "Net"
-    assert load_model(f"{file}:Net").features == 8  # made, since it takes no arguments
-    assert type(load_model(f"{file}:Wrapped.inner")).__name__ == "Net"
-    assert type(load_model(f"{file}:broken")).__name__ == "Sequential"
+    assert load(f"{file}:Net").features == 8  # made, since it takes no arguments
+    assert type(load(f"{file}:Wrapped.inner")).__name__ == "Net"
+    assert type(load(f"{file}:broken")).__name__ == "Sequential"
     monkeypatch.chdir(file.parent)
     monkeypatch.delitem(__import__("sys").modules, "some_model", raising=False)
-    assert type(load_model("some_model:net")).__name__ == "Net"
+    assert type(load("some_model:net")).__name__ == "Net"
 
 
 @pytest.mark.parametrize(
@@ -64,23 +64,23 @@ def test_models_by_name(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_names_that_lead_nowhere(file: Path, name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        load_model(name.format(file=file))
+        load(name.format(file=file))
 
 
 def test_files_that_are_not_there() -> None:
     with pytest.raises(FileNotFoundError):
-        load_model("/nowhere/model.py:net")
+        load("/nowhere/model.py:net")
 
 
 def test_inputs(tmp_path: Path) -> None:
-    assert _argument("32x7", 0).shape == (32, 7)
-    words = _argument("4x16:int:50", 0)
+    assert argument("32x7", 0).shape == (32, 7)
+    words = argument("4x16:int:50", 0)
     assert words.shape == (4, 16) and words.dtype == np.int32 and words.min() >= 0 and words.max() < 50
     np.save(tmp_path / "x.npy", np.ones((2, 3), np.float32))
-    np.testing.assert_array_equal(_argument(str(tmp_path / "x.npy"), 0), np.ones((2, 3)))
+    np.testing.assert_array_equal(argument(str(tmp_path / "x.npy"), 0), np.ones((2, 3)))
     for wrong in ("32,7x", "ax3", "0x4", "4x4:int", "4x4:float:3", "4x4:int:0"):
         with pytest.raises(ValueError, match="--input"):
-            _argument(wrong, 0)
+            argument(wrong, 0)
 
 
 def test_findings_set_the_exit_code(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,23 +1,19 @@
-"""The figure of the records that run.py saved.
-
-python experiments/correlation_trajectories/figure.py [--out DIR]
-"""
+"""The figure of the records that run.py saved."""
 
 from __future__ import annotations
 
-import argparse
 import math
 from pathlib import Path
 
 import numpy as np
+from _common import finish
 
 import jaxinit as ji
 from jaxinit.activations import moments
 from jaxinit.meanfield import critical
-from jaxinit.plot import new_figure, save
+from jaxinit.plot import new_figure
 from jaxinit.plot._style import look
 
-HERE = Path(__file__).parent
 CASES = ("relu critical", "relu ordered", "tanh ordered", "tanh critical", "tanh chaotic")
 STARTS = (0.0, 0.5, 0.9)
 
@@ -64,7 +60,7 @@ def outcome(out: Path) -> list[str]:
     return lines
 
 
-def main(out: Path = HERE / "out", target: Path = HERE / "figure.png") -> Path:
+def main(out: Path, target: Path) -> Path:
     figure, (relu, tanh, tails) = new_figure(1, 3, size=(14.0, 4.4))
     for ax, activation in ((relu, "relu"), (tanh, "tanh")):
         names = [name for name in CASES if name.startswith(activation)]
@@ -118,14 +114,4 @@ def main(out: Path = HERE / "out", target: Path = HERE / "figure.png") -> Path:
     tails.set_yscale("log")
     tails.set(xlabel="layer l", ylabel="1 − c_l", title="on criticality: algebraic, from c = 0")
     tails.legend(fontsize=8, loc="lower left")
-    for ax in figure.axes:
-        ax.title.set_fontsize(10)
-    return save(figure, target, dpi=100)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=HERE / "out")
-    arguments = parser.parse_args()
-    main(arguments.out)
-    print("\n".join(outcome(arguments.out)))
+    return finish(figure, target)

@@ -1,20 +1,15 @@
-"""How the correlation of two inputs moves through ReLU and tanh networks, on and off criticality.
-
-python experiments/correlation_trajectories/run.py [--tiny] [--out DIR]
-"""
+"""How the correlation of two inputs moves through ReLU and tanh networks, on and off criticality."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import jaxinit as ji
 from jaxinit.meanfield import critical, propagate
 
-HERE = Path(__file__).parent
 STARTS = (0.0, 0.5, 0.9)
 FULL = {"width": 2000, "depth": 50, "deep": 400, "seeds": 64}
-TINY = {"width": 64, "depth": 8, "deep": 16, "seeds": 4}
+TINY = {"width": 64, "depth": 8, "deep": 8, "seeds": 4}
 
 
 def cases() -> dict[str, tuple[str, float, float]]:
@@ -29,7 +24,7 @@ def cases() -> dict[str, tuple[str, float, float]]:
     }
 
 
-def main(out: Path = HERE / "out", *, tiny: bool = False) -> Path:
+def main(out: Path, *, tiny: bool = False) -> Path:
     size = TINY if tiny else FULL
     wanted = ["correlation", "one_minus_correlation"]
     for name, (activation, weight, bias) in cases().items():
@@ -43,11 +38,3 @@ def main(out: Path = HERE / "out", *, tiny: bool = False) -> Path:
             run.save(out / f"{stem}_simulation.npz")
             propagate(network, correlation=start).save(out / f"{stem}_theory.npz")
     return out
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes")
-    parser.add_argument("--out", type=Path, default=HERE / "out")
-    arguments = parser.parse_args()
-    main(arguments.out, tiny=arguments.tiny)

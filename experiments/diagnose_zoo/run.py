@@ -1,13 +1,10 @@
 """Every network of the zoo through `diagnose`: what was planted against what was found.
 
-python experiments/diagnose_zoo/run.py [--tiny] [--again] [--out DIR]
-
 Records that DIR/records already holds are not made again: change a threshold and run once more.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import importlib.util
 import json
@@ -79,7 +76,8 @@ def main(out: Path, *, tiny: bool = False, again: bool = False) -> Path:
         kinds, path = module.KINDS[animal.planted], out / "records" / f"{n:02d}.npz"
         if again and not path.is_file():
             continue
-        found = examine(animal, kinds, 4 if tiny else SEEDS, batches, path)
+        with np.errstate(all="ignore"):
+            found = examine(animal, kinds, 4 if tiny else SEEDS, batches, path)
         rows += [{"half": which, **r} for r in found]
         words = ", ".join(dict.fromkeys(r["word"] for r in found))
         print(f"{which:7} {animal.planted:10} {animal.name}: {words}", file=sys.stderr, flush=True)
@@ -106,7 +104,7 @@ def confusion(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def summary(out: Path) -> str:
+def outcome(out: Path) -> str:
     """The confusion tables, by half and number of seeds, and what went wrong."""
     rows = json.loads((out / "zoo.json").read_text())["rows"]
     parts = []
@@ -126,13 +124,3 @@ def summary(out: Path) -> str:
     total = sum(r["planted"] == "healthy" for r in rows)
     parts.append("Notes on healthy networks, of " + str(total) + " records: " + str(dict(notes)))
     return "\n\n".join(parts)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tiny", action="store_true", help="a few networks, for the tests")
-    parser.add_argument("--again", action="store_true", help="only the networks whose records are there")
-    parser.add_argument("--out", type=Path, default=HERE / "out")
-    arguments = parser.parse_args()
-    np.seterr(all="ignore")
-    print(summary(main(arguments.out, tiny=arguments.tiny, again=arguments.again)))

@@ -1,41 +1,32 @@
-"""The figure of the records that run.py saved, and the table of its README.
-
-python experiments/four_initializers/figure.py [--out DIR]
-"""
+"""The figure of the records that run.py saved, and the table of its README."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
+from _common import finish, rows
 
 import jaxinit as ji
-from jaxinit.plot import curves, new_figure, save
+from jaxinit.plot import curves, new_figure
 from jaxinit.plot._style import look
-
-HERE = Path(__file__).parent
 
 
 def outcome(out: Path) -> list[dict[str, object]]:
-    """One row an initializer: test accuracy at its best rate and at the common one, steps, ranks before and after."""
+    """One row an initializer, with the ranks before and after, and the gradient before training."""
     record = ji.load(out / "training.npz")
     with np.load(out / "ranks.npz") as ranks:
         rank = ranks["rank"]
-    best, common, steps = record.summary(), record.summary(at="common"), record.steps_to()
     return [
         {
-            "initializer": name, "rate": float(record.learning_rates[record.best_rate()[i]]),
-            "accuracy": str(best[name]), "at_common": str(common[name]), "steps": str(steps[name].median),
-            "threshold": round(steps[name].threshold, 3), "diverged": float(record.divergence_rate()[i].mean()),
-            "rank_before": float(rank[i, 0]), "rank_after": float(rank[i, -1]),
-            "first_gradient": float(np.median(record.signals["grad_rms"][i, 0, :, 0, 0])),
+            **row, "rank before": float(rank[i, 0]), "rank after": float(rank[i, -1]),
+            "first gradient": float(np.median(record.signals["grad_rms"][i, 0, :, 0, 0])),
         }
-        for i, name in enumerate(record.initializers)
+        for i, row in enumerate(rows(record))
     ]  # fmt: skip
 
 
-def main(out: Path = HERE / "out", target: Path = HERE / "figure.png") -> Path:
+def main(out: Path, target: Path) -> Path:
     record = ji.load(out / "training.npz")
     figure, (training, gradient, rank) = new_figure(1, 3, size=(14.4, 4.4))
     curves(record, "validation_accuracy", ax=training).legend(fontsize=8, loc="upper left", ncols=2)
@@ -63,15 +54,4 @@ def main(out: Path = HERE / "out", target: Path = HERE / "figure.png") -> Path:
         xlabel="steps of full-batch gradient descent, rate 0.1", ylabel="effective rank",
         title="rank of the first hidden layer on validation data",
     )  # fmt: skip
-    for ax in figure.axes:
-        ax.title.set_fontsize(10)
-    return save(figure, target, dpi=110)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=HERE / "out")
-    arguments = parser.parse_args()
-    main(arguments.out)
-    for row in outcome(arguments.out):
-        print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
+    return finish(figure, target)

@@ -1,11 +1,7 @@
-"""Zeros, small random, Xavier and He on one network, and the rank of the first hidden layer while it trains.
-
-python experiments/four_initializers/run.py [--tiny] [--out DIR]
-"""
+"""Zeros, small random, Xavier and He on one network, and the rank of the first hidden layer while it trains."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _common import train
 
 import jaxinit as ji
 from jaxinit.compare import Dataset, load_data
 from jaxinit.models import MLP
 
-HERE = Path(__file__).parent
 #: "small random" is the tutorials' 0.01 * randn. A constant is what zeros would be if its signal got through.
 DRAWS = {
     "zeros": ji.zeros(),
@@ -65,34 +61,17 @@ def ranks(model: MLP, data: Dataset, draw: Any, rate: float, steps: int) -> list
     return out
 
 
-def main(out: Path = HERE / "out", *, tiny: bool = False) -> Path:
+def main(out: Path, *, tiny: bool = False) -> Path:
     size = TINY if tiny else FULL
     data = load_data("digits")
     model = MLP(size["depth"], size["width"], data.outputs)
-    record = ji.compare(
-        model,
-        DRAWS,
-        data,
-        "momentum",
-        seeds=size["seeds"],
-        learning_rates=size["rates"],
-        steps=size["steps"],
-        signals=True,
-        resume=out / "unfinished.npz",
-        progress=True,
+    train(
+        out, "training", model, DRAWS, data, "momentum",
+        seeds=size["seeds"], learning_rates=size["rates"], steps=size["steps"], signals=True,
         label=f"{size['depth']} layers of {size['width']}, digits, momentum",
-    )
-    record.save(out / "training.npz")
+    )  # fmt: skip
     steps = min(max(RANK_AT), size["steps"])
     at = [t for t in RANK_AT if t <= steps]
     table = np.array([ranks(model, data, draw, 0.1, steps) for draw in DRAWS.values()])
     np.savez(out / "ranks.npz", at=np.array(at), rank=table, names=np.array(list(DRAWS)))
     return out
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes")
-    parser.add_argument("--out", type=Path, default=HERE / "out")
-    arguments = parser.parse_args()
-    main(arguments.out, tiny=arguments.tiny)

@@ -1,20 +1,15 @@
-"""The figure of the records that run.py saved, and the table of its README.
-
-python experiments/he_2015/figure.py [--out DIR]
-"""
+"""The figure of the records that run.py saved, and the table of its README."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
+from _common import finish, rows
 
 import jaxinit as ji
-from jaxinit.plot import curves, new_figure, save
+from jaxinit.plot import curves, new_figure
 from jaxinit.plot._style import look
-
-HERE = Path(__file__).parent
 
 
 def records(out: Path) -> dict[tuple[str, int, str], ji.Convergence]:
@@ -27,29 +22,22 @@ def records(out: Path) -> dict[tuple[str, int, str], ji.Convergence]:
 
 
 def outcome(out: Path) -> list[dict[str, object]]:
-    """One row an initializer: test accuracy at its best rate, steps to the threshold, share of diverged runs."""
-    rows = []
+    """One row an initializer of each study, with the signal and the gradient before training."""
+    out_rows = []
     for (data, depth, optimizer), record in records(out).items():
-        accuracy, steps = record.summary(), record.steps_to()
-        gradient = record.signals["grad_rms"][:, 0, :, 0]  # before the first step, at any rate: (I, S, site)
-        for i, name in enumerate(record.initializers):
-            second = record.signals["second_moment"][i, 0, :, 0]
-            rows.append(
+        second, gradient = (record.signals[name][:, 0, :, 0] for name in ("second_moment", "grad_rms"))
+        for i, row in enumerate(rows(record)):  # before the first step, at any rate: (I, S, site)
+            out_rows.append(
                 {
-                    "data": data, "depth": depth, "optimizer": optimizer, "initializer": name,
-                    "rate": float(record.learning_rates[record.best_rate()[i]]),
-                    "accuracy": str(accuracy[name]), "steps": str(steps[name].median),
-                    "reached": f"{steps[name].reached} of {len(record.seeds)}",
-                    "threshold": round(steps[name].threshold, 3),
-                    "output_rms": float(np.sqrt(np.median(second[:, -1]))),
-                    "first_gradient": float(np.median(gradient[i, :, 0])),
-                    "diverged": float(record.divergence_rate()[i].mean()),
+                    "data": data, "layers": depth, "optimizer": optimizer, **row,
+                    "output rms": float(np.sqrt(np.median(second[i, :, -1]))),
+                    "first gradient": float(np.median(gradient[i, :, 0])),
                 }
             )  # fmt: skip
-    return rows
+    return out_rows
 
 
-def main(out: Path = HERE / "out", target: Path = HERE / "figure.png") -> Path:
+def main(out: Path, target: Path) -> Path:
     found = records(out)
     shown = [key for key in found if key[2] == "momentum"] + [key for key in found if key[2] != "momentum"][
         -1:
@@ -78,15 +66,4 @@ def main(out: Path = HERE / "out", target: Path = HERE / "figure.png") -> Path:
         ax.set_title("{}, {} layers, {}".format(*key))
     for ax in panels[len(shown) :]:
         ax.set_visible(False)
-    for ax in figure.axes:
-        ax.title.set_fontsize(10)
-    return save(figure, target, dpi=110)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=HERE / "out")
-    arguments = parser.parse_args()
-    main(arguments.out)
-    for row in outcome(arguments.out):
-        print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
+    return finish(figure, target)

@@ -1,20 +1,15 @@
-"""The figure of the records that run.py saved.
-
-python experiments/jacobian_spectra/figure.py [--out DIR]
-"""
+"""The figure of the records that run.py saved."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
+from _common import finish
 
 import jaxinit as ji
-from jaxinit.plot import new_figure, save
+from jaxinit.plot import new_figure
 from jaxinit.plot._style import look
-
-HERE = Path(__file__).parent
 
 
 def depths(out: Path, kind: str) -> list[int]:
@@ -51,7 +46,7 @@ def outcome(out: Path) -> list[str]:
     return lines
 
 
-def main(out: Path = HERE / "out", target: Path = HERE / "figure.png") -> Path:
+def main(out: Path, target: Path) -> Path:
     figure, panels = new_figure(1, 3, size=(14.0, 4.4))
     for ax, ensemble in zip(panels, ("gaussian", "orthogonal"), strict=False):
         for n, depth in enumerate(depths(out, ensemble)):
@@ -112,14 +107,4 @@ def main(out: Path = HERE / "out", target: Path = HERE / "figure.png") -> Path:
     ax.set_yscale("log")
     ax.set(xlabel="depth L", ylabel="Var s², largest s", title="on the edge of chaos, E s² = 1 (theory)")
     ax.legend(fontsize=8)
-    for ax in figure.axes:
-        ax.title.set_fontsize(10)
-    return save(figure, target, dpi=100)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=HERE / "out")
-    arguments = parser.parse_args()
-    main(arguments.out)
-    print("\n".join(outcome(arguments.out)))
+    return finish(figure, target)

@@ -1,24 +1,19 @@
-"""Singular values of deep tanh networks' Jacobians: Gaussian against orthogonal weights, theory and simulation.
-
-python experiments/jacobian_spectra/run.py [--tiny] [--out DIR]
-"""
+"""Singular values of deep tanh networks' Jacobians: Gaussian against orthogonal weights, theory and simulation."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import jaxinit as ji
 from jaxinit import spectra
 from jaxinit.meanfield import critical
 
-HERE = Path(__file__).parent
 BIAS = 0.0025
 FULL = {"width": 300, "depths": (4, 16, 64), "seeds": 4, "isometry": (1, 4, 16, 64, 256, 1024)}
-TINY = {"width": 24, "depths": (2, 4), "seeds": 2, "isometry": (4,)}
+TINY = {"width": 24, "depths": (3,), "seeds": 2, "isometry": (4,)}
 
 
-def main(out: Path = HERE / "out", *, tiny: bool = False) -> Path:
+def main(out: Path, *, tiny: bool = False) -> Path:
     size = TINY if tiny else FULL
     point = critical("tanh", BIAS)[0]
     for ensemble in ("gaussian", "orthogonal"):
@@ -54,11 +49,3 @@ def main(out: Path = HERE / "out", *, tiny: bool = False) -> Path:
         )
         found.save(out / f"isometric_{depth}_summary.npz")
     return out
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes")
-    parser.add_argument("--out", type=Path, default=HERE / "out")
-    arguments = parser.parse_args()
-    main(arguments.out, tiny=arguments.tiny)

@@ -1,22 +1,18 @@
-"""The figure of the records that run.py saved.
-
-python experiments/mean_field_depth_scales/figure.py [--out DIR]
-"""
+"""The figure of the records that run.py saved."""
 
 from __future__ import annotations
 
-import argparse
 import ast
 from pathlib import Path
 
 import numpy as np
+from _common import finish
 
 import jaxinit as ji
 from jaxinit.meanfield import fixed_point
-from jaxinit.plot import new_figure, save
+from jaxinit.plot import new_figure
 from jaxinit.plot._style import look
 
-HERE = Path(__file__).parent
 BIAS = 0.05
 
 
@@ -85,7 +81,7 @@ def outcome(out: Path) -> list[dict[str, float]]:
     return rows
 
 
-def main(out: Path = HERE / "out", target: Path = HERE / "figure.png") -> Path:
+def main(out: Path, target: Path) -> Path:
     diagram, scales = ji.load(out / "diagram.npz"), ji.load(out / "scales.npz")
     rows = outcome(out)
     figure, (plane, decay, scale, gradient) = new_figure(2, 2, size=(10.4, 7.8))
@@ -166,15 +162,4 @@ def main(out: Path = HERE / "out", target: Path = HERE / "figure.png") -> Path:
         title="mean square of gradients, towards the input",
     )
     gradient.legend(fontsize=8)
-    for ax in figure.axes:
-        ax.title.set_fontsize(10)
-    return save(figure, target, dpi=110)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=HERE / "out")
-    arguments = parser.parse_args()
-    main(arguments.out)
-    for row in outcome(arguments.out):
-        print("  ".join(f"{k} {v:.4g}" for k, v in row.items()))
+    return finish(figure, target)

@@ -1,11 +1,7 @@
-"""Edge of chaos and depth scales of tanh: theory, and the decay of correlations in simulated networks.
-
-python experiments/mean_field_depth_scales/run.py [--tiny] [--out DIR]
-"""
+"""Edge of chaos and depth scales of tanh: theory, and the decay of correlations in simulated networks."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +9,13 @@ import numpy as np
 import jaxinit as ji
 from jaxinit.meanfield import critical, fixed_point, phase_diagram, propagate
 
-HERE = Path(__file__).parent
 BIAS = 0.05
 WEIGHTS = (0.8, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0)
 FULL = {"width": 2000, "depth": 60, "seeds": 40, "grid": 120}
 TINY = {"width": 200, "depth": 12, "seeds": 8, "grid": 12}
 
 
-def main(out: Path = HERE / "out", *, tiny: bool = False) -> Path:
+def main(out: Path, *, tiny: bool = False) -> Path:
     size = TINY if tiny else FULL
     diagram = phase_diagram(
         "tanh", np.linspace(0.5, 4.0, size["grid"]), np.linspace(0.0, 0.3, size["grid"] // 2)
@@ -38,11 +33,3 @@ def main(out: Path = HERE / "out", *, tiny: bool = False) -> Path:
         run.save(out / f"simulation_{weight:.3f}.npz")
         propagate(network, q=q, correlation=0.3).save(out / f"theory_{weight:.3f}.npz")
     return out
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes")
-    parser.add_argument("--out", type=Path, default=HERE / "out")
-    arguments = parser.parse_args()
-    main(arguments.out, tiny=arguments.tiny)

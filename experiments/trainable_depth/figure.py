@@ -1,20 +1,15 @@
-"""The figure of the records that run.py saved, and the table of its README.
-
-python experiments/trainable_depth/figure.py [--out DIR]
-"""
+"""The figure of the records that run.py saved, and the table of its README."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
+from _common import finish
 
 import jaxinit as ji
-from jaxinit.plot import new_figure, save
+from jaxinit.plot import new_figure
 from jaxinit.plot._style import look
-
-HERE = Path(__file__).parent
 
 
 def heat_map(out: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[ji.Convergence]]:
@@ -42,19 +37,19 @@ def trainable(weights: np.ndarray, depths: np.ndarray, accuracy: np.ndarray, lev
     return out
 
 
-def outcome(out: Path, level: float = 0.5) -> list[dict[str, float]]:
+def outcome(out: Path, level: float = 0.5) -> list[dict[str, object]]:
     """By weight variance: the depth up to which networks train, and 6 xi_c of the theory."""
     weights, depths, accuracy, _ = heat_map(out)
     theory = ji.load(out / "theory.npz")
     xi = np.interp(weights, theory.weight_variances, theory.xi_c[:, 0])
     reached = trainable(weights, depths, accuracy, level)
     return [
-        {"weight_variance": float(w), "xi_c": float(x), "six_xi_c": 6 * float(x), "trains_to": float(d)}
+        {"σw²": f"{w:g}", "ξ_c": float(x), "6 ξ_c": 6 * float(x), "trains to": float(d)}
         for w, x, d in zip(weights, xi, reached, strict=True)
     ]
 
 
-def main(out: Path = HERE / "out", target: Path = HERE / "figure.png") -> Path:
+def main(out: Path, target: Path) -> Path:
     weights, depths, accuracy, found = heat_map(out)
     theory = ji.load(out / "theory.npz")
     figure, (heat, lines) = new_figure(1, 2, size=(12.0, 4.8))
@@ -93,15 +88,4 @@ def main(out: Path = HERE / "out", target: Path = HERE / "figure.png") -> Path:
     )
     lines.set_xlim(weights[0] - 0.1, weights[-1] + 0.9)
     lines.legend(fontsize=8, loc="center right")
-    for ax in figure.axes:
-        ax.title.set_fontsize(10)
-    return save(figure, target, dpi=110)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=HERE / "out")
-    arguments = parser.parse_args()
-    main(arguments.out)
-    for row in outcome(arguments.out):
-        print("  ".join(f"{k} {v:.4g}" for k, v in row.items()))
+    return finish(figure, target)

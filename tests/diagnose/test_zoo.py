@@ -45,7 +45,7 @@ def test_tiny(tmp_path):
     rows = json.loads((out / "zoo.json").read_text())["rows"]
     assert {r["planted"] for r in rows} >= {"healthy", "vanishing", "exploding", "dead"}
     assert all(r["hit"] == (r["planted"] != "healthy") for r in rows)
-    assert "missed of" in module.summary(out)
+    assert "missed of" in module.outcome(out)
     again = module.main(out, tiny=True, again=True)
     assert [r["kinds"] for r in json.loads((again / "zoo.json").read_text())["rows"]] == [
         r["kinds"] for r in rows

@@ -1,5 +1,8 @@
 """The currency: what the producers (theory, simulation, probe, training) hand to tables, figures and reports."""
 
+from jaxinit.records._calibration import STATUSES as STATUSES
+from jaxinit.records._calibration import CalibratedSite as CalibratedSite
+from jaxinit.records._calibration import Calibration as Calibration
 from jaxinit.records._codec import saved as saved
 from jaxinit.records._convergence import Convergence as Convergence
 from jaxinit.records._convergence import Crossing as Crossing

@@ -1,0 +1,256 @@
+"""`calibrate`: parameters with which a model's signal survives, and a record of what was changed.
+
+A method is a function `Case -> Outcome` (`_calibrate_case`), entered in `_METHODS` under its name; this file
+draws the parameters, decides which site owns which of them, and turns the outcome into parameters and a record. The
+sites are `case.products.products` in the order of execution; a method returns a factor for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import nnx
+
+from jaxinit._core import checks
+from jaxinit.adapt._calibrate_case import Case, Outcome, ownership, scaled_leaves
+from jaxinit.adapt._calibrate_start import STARTS, Start
+from jaxinit.adapt._lsuv import lsuv
+from jaxinit.adapt._targets import choose, targets_of
+from jaxinit.probe import Products, batches_of, drawer, given_of, products
+from jaxinit.records import CalibratedSite, Calibration, provenance
+
+__all__ = ["calibrate"]
+
+_METHODS: dict[str, Callable[[Case], Outcome]] = {"lsuv": lsuv}
+
+
+def calibrate(
+    model: Any,
+    x: Any,
+    key: Any,
+    *,
+    method: str = "lsuv",
+    target: Any = "unit",
+    params: Any = None,
+    start: str = "own",
+    include: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] | None = None,
+    statistic: str | None = None,
+    biases: str = "keep",
+    tolerance: float = 0.01,
+    passes: int = 10,
+    loss: Callable[..., Any] | None = None,
+    labels: Any = None,
+    train: bool = False,
+    rngs: Mapping[str, Any] | None = None,
+    call: Any = None,
+) -> tuple[Any, Calibration]:
+    """Initial parameters with which the model's signal survives, whatever the model, and what was changed and why.
+
+    Every product of a parameter with the signal (dense layer, convolution, projection of an attention, lookup in an
+    embedding; each layer of a scanned stack) is a site. Its kernel W is scaled, W <- s W, until a statistic of its
+    value z (bias included) is at its target:
+
+        "lsuv":  <z^2> = target, the mean over examples, positions and units, site after site in the order in which
+                 the model runs (Mishkin & Matas 2015, "All you need is a good init")
+
+    The search is one compiled program: the model is evaluated with scaled parameters, every site is read, and all
+    sites whose statistic nothing above is about to change are scaled, until none is off. Sites whose statistic is a
+    power of the scales above them (linear and ReLU-like stretches) move together, in one evaluation.
+
+    Args:
+        model: as for `probe`: a linen module, an nnx factory `rngs -> module` or an nnx module, a pair (init, apply),
+            or a `jaxinit.models.Model`. It is left as it was.
+        x: a batch, as for `probe`; a list of batches of the same shapes is averaged over.
+        key: draws the parameters, as `model.init(key, x)` does, and whatever else is random.
+        method: "lsuv".
+        target: "unit", 1; "preserve", the second moment of the inputs; a number; or a dict from patterns of
+            sites or parameters to numbers, of which the first that matches counts (sites without one are left alone).
+        params: parameters to begin with, instead of a draw: of a linen module `variables["params"]`.
+        start: "own", the model's own draw; or "orthonormal", kernels drawn anew with orthonormal rows or columns
+            (as in the paper), but for those that are 0 and for embeddings.
+        include, exclude: glob patterns of parameters ("encoder/**/kernel") or sites ("head"): scale only these, or
+            all but these.
+        statistic: "second moment", or "variance" about the mean over all examples and units, as in the paper; they
+            agree where that mean is 0. Default: "variance" with biases="centre", else "second moment".
+        biases: "keep"; or "centre": each bias is also shifted by one number, so that the mean of its site is 0.
+        tolerance: how far a statistic may stay from its target, relative.
+        passes: how often a site may be scaled; 1 is enough wherever the value is proportional to the scale.
+        loss, labels: as for `probe`; for methods that look at gradients.
+        train, rngs: as for `probe`.
+        call: the method of the model to call instead of `__call__`: `probe(method=...)`.
+
+    Returns:
+        (params, record). `params` is what the model's own `init` returns for a linen module (`variables["params"]`,
+        with its boxes if `params` came in them) or a pair of functions. For nnx it is a new module with the
+        parameters in it; the one given is left as it was. `record` is a `Calibration`: per site the scale and the
+        statistic before and after, how many passes it took, and what became of it.
+
+        Parameters that are 0 stay 0 (zero-initialized branches); a parameter used at several sites is scaled once,
+        for the first; biases, norms' gains and other parameters that multiply nothing stay as they are.
+
+    Raises:
+        ValueError, TypeError: an argument breaks its rule, or the model cannot be called with x; before anything is
+            compiled. A site that cannot be calibrated raises nothing: its status says why.
+
+    Example:
+        >>> import jax, flax.linen as nn
+        >>> from jaxinit.adapt import calibrate
+        >>> model = nn.Sequential([nn.Dense(64, kernel_init=nn.initializers.normal(3.0)), nn.relu, nn.Dense(10)])
+        >>> x = jax.random.normal(jax.random.key(1), (32, 16))
+        >>> params, record = calibrate(model, x, jax.random.key(0))
+        >>> [(site.name, site.status, round(site.after, 2)) for site in record]
+        [('layers_0', 'converged', 1.0), ('layers_2', 'converged', 1.0)]
+        >>> round(float((model.apply({"params": params}, x) ** 2).mean()), 2)
+        1.0
+    """
+    where = "calibrate"
+    checks.choice(where, "method", method, tuple(_METHODS))
+    checks.choice(where, "start", start, STARTS)
+    checks.choice(where, "biases", biases, ("keep", "centre"))
+    if statistic is None:
+        statistic = "variance" if biases == "centre" else "second moment"
+    checks.choice(where, "statistic", statistic, ("second moment", "variance"))
+    if biases == "centre" and statistic != "variance":
+        rule = "'variance' with biases='centre', which it does not change"
+        raise checks.bad(where, "statistic", rule, statistic)
+    checks.number(where, "tolerance", tolerance, above=0.0)
+    passes = checks.integer(where, "passes", passes, at_least=1)
+    if not (isinstance(key, jax.Array) and _is_key(key)):
+        raise checks.wrong_type(where, "key", "a key", key, "For example jax.random.key(0).")
+    if params is not None and isinstance(model, nnx.Module):
+        raise checks.bad(
+            where, "params", "None for an nnx module, which holds its own", type(params).__name__,
+            "Update the module first: nnx.update(model, params).",
+        )  # fmt: skip
+    batches = batches_of(where, x)
+    targets = _labels(where, labels, len(batches))
+    found = products(
+        model, batches[0], params=nn.unbox(params), train=train, method=call, rngs=rngs, loss=loss,
+        labels=None if targets is None else targets[0], where=where,
+    )  # fmt: skip
+    draw = drawer(batches[0])
+    if draw is not None:
+        keys = [jax.random.fold_in(key, 0x6A780100 + n) for n in range(len(batches))]
+        batches = [draw(k, given_of(batch)) for k, batch in zip(keys, batches, strict=True)]
+    wanted = targets_of(where, found, target, batches)
+    begin = Start(found, start)
+    given = found.model.given if params is None else (nn.unbox(params), None)
+    leaves, state, squares = begin(key, batches[0], given)
+    own, kept = choose(where, found, [square == 0 for square in squares], include, exclude)
+    unasked = np.isnan(wanted)
+    own = tuple(() if nothing else layers for layers, nothing in zip(own, unasked, strict=True))
+    kept = tuple(
+        ("excluded", "") if nothing and reason is None else reason
+        for reason, nothing in zip(kept, unasked, strict=True)
+    )
+    bias = _biases(found, own, biases)
+    case = Case(
+        found, tuple(leaves), state, tuple(batches), key, own, kept, bias, wanted, statistic, tolerance, passes,
+        targets,
+    )  # fmt: skip
+    outcome = _METHODS[method](case)
+    new = _apply(
+        tuple(leaves), ownership(found, own), outcome.factors, ownership(found, bias), outcome.shifts
+    )
+    config = {
+        "label": found.model.name, "method": method,
+        "target": target if isinstance(target, (str, dict)) else float(target),
+        "start": start if params is None else "params", "biases": biases, "tolerance": tolerance, "passes": passes,
+        "train": train,
+    }  # fmt: skip
+    record = _record(case, outcome, method, squares, config)
+    return _returned(model, params, found, new, state, key), record
+
+
+def _is_key(value: Any) -> bool:
+    typed = jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return value.ndim == 0 if typed else value.dtype == jnp.uint32 and value.shape in ((2,), (4,))
+
+
+def _labels(where: str, labels: Any, count: int) -> tuple[Any, ...] | None:
+    if labels is None:
+        return None
+    given = labels if isinstance(labels, list) else [labels]
+    if len(given) != count:
+        raise checks.bad(where, "labels", f"a list of {count}, one for each batch of x", len(given))
+    return tuple(jax.tree.map(jnp.asarray, each) for each in given)
+
+
+def _biases(found: Products, own: Any, biases: str) -> tuple[Any, ...]:
+    """By site, the layers of its bias that may be shifted: of one parameter that no other site adds."""
+    if biases == "keep":
+        return ((),) * len(own)
+    uses: dict[Any, int] = {}
+    for product in found.products:
+        for layer in product.bias:
+            uses[layer] = uses.get(layer, 0) + 1
+    return tuple(
+        product.bias if layers and len(product.bias) == 1 and uses[product.bias[0]] == 1 else ()
+        for product, layers in zip(found.products, own, strict=True)
+    )
+
+
+@jax.jit
+def _apply(leaves: Any, owner: Any, factors: Any, bias: Any, shifts: Any) -> list[Any]:
+    return scaled_leaves(leaves, owner, factors, bias, shifts)
+
+
+def _record(
+    case: Case, outcome: Outcome, method: str, squares: Sequence[np.ndarray], config: Any
+) -> Calibration:
+    targets = case.targets if outcome.targets is None else outcome.targets
+    sites = []
+    for n, product in enumerate(case.products.products):
+        own = case.own[n]
+        weights = [squares[layer.parameter][layer.at] for layer in own]
+        sizes = [_size(case.products, layer.parameter) for layer in own]
+        scale = float(np.sqrt(np.average(weights, weights=sizes))) if own else np.nan
+        status, why = outcome.status[n]
+        sites.append(
+            CalibratedSite(
+                product.name, product.kind, tuple(case.products.layer_name(layer) for layer in own), status,
+                scale, scale * float(outcome.factors[n]), float(outcome.before[n]), float(outcome.after[n]),
+                float(targets[n]), int(outcome.iterations[n]), why, float(outcome.shifts[n]),
+            )
+        )  # fmt: skip
+    return Calibration(
+        case.products.model.name, method, outcome.statistic or case.statistic, tuple(sites), outcome.evaluations,
+        outcome.figures, config, provenance(),
+    )  # fmt: skip
+
+
+def _size(found: Products, parameter: int) -> int:
+    """Entries of one layer."""
+    return int(np.prod(found.shapes[parameter][len(found.stacks[parameter]) :], dtype=np.int64))
+
+
+def _returned(model: Any, params: Any, found: Products, leaves: Any, state: Any, key: Any) -> Any:
+    """The parameters as the user of such a model holds them."""
+    structure = jax.tree.structure(found.abstract[0])
+    new = jax.tree.unflatten(structure, leaves)
+    if isinstance(model, nnx.Module):
+        module = model
+    elif found.model.marks and not isinstance(model, nn.Module):
+        module = nnx.eval_shape(lambda: _made(model, key))
+    else:
+        return new if params is None else nn.meta.replace_boxed(params, new)
+    graph, *parts = nnx.split(module, nnx.Param, ...)
+    holder, rest = (jax.tree.map(lambda leaf: leaf, part) for part in parts)
+    nnx.replace_by_pure_dict(holder, new)
+    if not isinstance(model, nnx.Module):
+        nnx.replace_by_pure_dict(rest, state)
+    return nnx.merge(graph, holder, rest, copy=True)
+
+
+def _made(factory: Any, key: Any) -> Any:
+    rngs = nnx.Rngs(key)
+    try:
+        return factory(rngs=rngs)
+    except TypeError:
+        return factory(rngs)

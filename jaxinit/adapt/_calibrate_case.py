@@ -1,0 +1,118 @@
+"""What a method of `calibrate` is given, and what it gives back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinit.probe import Layer, Products
+
+__all__ = ["Case", "Outcome", "ownership", "scaled_leaves"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A model with its parameters, and what is asked for.
+
+    Sites are `products.products`, in the order of execution; everything "by site" has their order and length.
+
+    Attributes:
+        products: the traced model.
+        leaves: its parameters in the order of `products.names`, as drawn.
+        state: collections that are not trained.
+        batches: tuples of the call's arguments, arrays.
+        key: for dropout and random cotangents.
+        own: by site, the layers of parameters that it scales: those of its kernel that no earlier site owns; empty
+            where nothing is to be changed.
+        kept: by site without own layers, its status and why; None for the others.
+        bias: by site, the layers of its bias if they may be shifted.
+        targets: by site, what the statistic should be; nan where nothing is asked.
+        statistic: "second moment" or "variance".
+        tolerance: how far from the target a site may stay, relative.
+        passes: how often a site may be scaled.
+        loss, labels: what was given, or None.
+        options: further options of the method, checked by it.
+    """
+
+    products: Products
+    leaves: tuple[Any, ...]
+    state: Any
+    batches: tuple[Any, ...]
+    key: Any
+    own: tuple[tuple[Layer, ...], ...]
+    kept: tuple[tuple[str, str] | None, ...]
+    bias: tuple[tuple[Layer, ...], ...]
+    targets: np.ndarray
+    statistic: str
+    tolerance: float
+    passes: int
+    labels: tuple[Any, ...] | None = None
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def movable(self) -> np.ndarray:
+        """By site, whether it owns anything."""
+        return np.array([bool(layers) for layers in self.own])
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a method found, by site.
+
+    Attributes:
+        factors: what the layers owned by each site are multiplied with; 1 elsewhere.
+        shifts: what is added to its bias.
+        before, after: the statistic; nan where there is none.
+        iterations: how often its scale was changed.
+        status: a key of `jaxinit.records.STATUSES`, and why.
+        evaluations: of the whole model.
+        statistic: what `before` and `after` are, where it is not the case's own.
+        targets: where they are not the case's own.
+        figures: numbers of the whole model.
+    """
+
+    factors: np.ndarray
+    shifts: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    iterations: np.ndarray
+    status: tuple[tuple[str, str], ...]
+    evaluations: int
+    statistic: str | None = None
+    targets: np.ndarray | None = None
+    figures: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+def ownership(products: Products, layers: Sequence[Sequence[Layer]]) -> list[np.ndarray]:
+    """For each parameter, the site that owns each of its layers, in the shape of its stacks; -1 for none."""
+    owner = [np.full(stack, -1, np.int32) for stack in products.stacks]
+    for site, own in enumerate(layers):
+        for layer in own:
+            owner[layer.parameter][layer.at] = site
+    return owner
+
+
+def scaled_leaves(
+    leaves: Sequence[Any], owner: Sequence[Any], factors: Any, bias: Sequence[Any], shifts: Any
+) -> list[Any]:
+    """The parameters with every site's factor on its layers and its shift on its biases; traceable.
+
+    In float32 or better, and rounded once to each parameter's own type; what no site owns is left as it is.
+    """
+    out = []
+    for leaf, own, moved in zip(leaves, owner, bias, strict=True):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            out.append(leaf)
+            continue
+        wide = jnp.promote_types(leaf.dtype, jnp.float32)
+        shape = own.shape + (1,) * (leaf.ndim - own.ndim)
+        factor = jnp.where(own >= 0, factors.astype(wide)[own], 1).reshape(shape)
+        shift = jnp.where(moved >= 0, shifts.astype(wide)[moved], 0).reshape(shape)
+        new = (leaf.astype(wide) * factor + shift).astype(leaf.dtype)
+        touched = ((own >= 0) | (moved >= 0)).reshape(shape)
+        out.append(jnp.where(touched, new, leaf))
+    return out

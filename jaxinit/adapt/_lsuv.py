@@ -1,0 +1,244 @@
+"""Layer-sequential calibration: one compiled search that scales each site until its statistic is at its target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinit.adapt._calibrate_case import Case, Outcome, ownership, scaled_leaves
+from jaxinit.probe import Figures, Products
+
+__all__ = ["Dependence", "lsuv", "search", "status_of"]
+
+#: A scale that is multiplied by e^step changes the log of the statistic by less than this times the step: it has none.
+_NO_EFFECT = 0.05
+_UNMOVED = "the scale does not change it: its input is 0 and it shows its bias, or its kernel is normalized"
+#: Steps of ln(scale) are at most this large; where the signal overflows they are this one.
+_LARGEST, _RETREAT = 15.0, -7.0
+
+
+class Dependence(NamedTuple):
+    """How the statistic of each site (row) depends on the scale of each (column).
+
+    `degrees`: it grows with that power of the scale, exactly. `bends`: it depends on it in some other way.
+    """
+
+    degrees: np.ndarray
+    bends: np.ndarray
+
+
+class Given(NamedTuple):
+    """The data of a search; everything else is its program."""
+
+    leaves: Sequence[Any]
+    state: Any
+    batches: Any
+    labels: Any
+    key: Any
+    owner: Sequence[Any]
+    bias: Sequence[Any]
+    degrees: Any
+    bends: Any
+    slope: Any
+    movable: Any
+    shiftable: Any
+    targets: Any
+    before: Any
+    tolerance: Any
+    most: Any
+
+
+class Search(NamedTuple):
+    """Where a search stands; arrays by site. `statistic` is a natural logarithm, `step` the last change of `scale`."""
+
+    scale: Any
+    shift: Any
+    step: Any
+    slope: Any
+    passes: Any
+    fixed: Any
+    first: Any
+    statistic: Any
+    mean: Any
+    evaluations: Any
+    running: Any
+
+
+def measure(products: Products, backward: bool, given: Given, leaves: Sequence[Any]) -> Figures:
+    """The figures of all batches together."""
+
+    def one(each: Any) -> Figures:
+        args, labels = each
+        if backward:
+            return products.both(leaves, given.state, args, labels, given.key)
+        return products.forward(leaves, given.state, args, given.key)
+
+    count = jax.tree.leaves(given.batches)[0].shape[0]
+    if count == 1:
+        return one(jax.tree.map(lambda v: v[0], (given.batches, given.labels)))
+    each = jax.lax.map(one, (given.batches, given.labels))
+
+    def pooled(log: Any) -> Any:
+        return jax.nn.logsumexp(log, axis=0) - jnp.log(jnp.float32(count))
+
+    gradient = None if each.log_gradient is None else pooled(each.log_gradient)
+    return Figures(pooled(each.log_second_moment), jnp.mean(each.mean, axis=0), gradient)
+
+
+def statistic_of(figures: Figures, variance: bool, before: Any) -> Any:
+    """The log of each site's statistic: its second moment or variance; or, where `before` names a site, the growth of
+    the gradient's square from this site to that one."""
+    log = figures.log_second_moment
+    if variance:
+        share = jnp.square(figures.mean) * jnp.exp(-log)
+        log = jnp.where(share < 1, log + jnp.log1p(-jnp.minimum(share, 1)), -jnp.inf)
+    if figures.log_gradient is None:
+        return log
+    gradient = figures.log_gradient
+    return jnp.where(before >= 0, gradient[before] - gradient, log)
+
+
+def _plan(given: Given, now: Search, statistic: Any, mean: Any, variance: bool) -> tuple[Any, Any]:
+    """The steps of ln(scale), and the shifts, that one evaluation allows, site after site.
+
+    A site moves when nothing that bends its statistic is moving; what is known of the others' effect is taken into
+    account beforehand, so that a homogeneous stretch of the network moves at once.
+    """
+    off = given.targets - statistic
+    free = given.movable & ~now.fixed & (now.passes < given.most)
+    count = off.shape[0]
+
+    def site(carry: Any, n: Any) -> Any:
+        step, moving, waiting = carry
+        degrees, bends = given.degrees[n], given.bends[n]
+        left = off[n] - 2 * jnp.sum(degrees * step)
+        overflow = ~jnp.isfinite(left) & (left < 0)
+        want = free[n] & (overflow | (jnp.isfinite(left) & (jnp.abs(jnp.expm1(left)) > given.tolerance)))
+        blocked = jnp.any(bends & moving) | jnp.any((degrees != 0) & waiting)
+        size = jnp.where(overflow, _RETREAT, jnp.clip(left / now.slope[n], -_LARGEST, _LARGEST))
+        step = step.at[n].set(jnp.where(want & ~blocked, size, 0.0))
+        return (step, moving.at[n].set(want), waiting.at[n].set(want & blocked)), None
+
+    none = jnp.zeros(count, bool)
+    (step, moving, _), _ = jax.lax.scan(site, (jnp.zeros(count), none, none), jnp.arange(count))
+    if not variance:
+        return step, jnp.zeros(count)
+    # A bias is shifted once the scale is right and nothing before it moves: the variance stays as it is.
+    above = given.bends | (given.degrees != 0)
+    rms = jnp.exp(statistic / 2)
+    still = ~moving & ~jnp.any(above & moving[None, :], axis=1)
+    off_centre = given.shiftable & still & jnp.isfinite(statistic) & (jnp.abs(mean) > given.tolerance * rms)
+    first = off_centre & ~jnp.any(above & off_centre[None, :], axis=1) & (now.passes < given.most)
+    return step, jnp.where(first, -mean, 0.0)
+
+
+def search(products: Products, backward: bool, variance: bool, given: Given) -> Search:
+    """The whole search: one loop, in which the model is evaluated with scaled parameters and every site is read."""
+    count = len(products.products)
+
+    def evaluate(now: Search) -> Search:
+        leaves = scaled_leaves(given.leaves, given.owner, jnp.exp(now.scale), given.bias, now.shift)
+        figures = measure(products, backward, given, leaves)
+        statistic = statistic_of(figures, variance, given.before)
+        # What the last step did, beyond the effect of the others' steps that is known.
+        moved = (now.step != 0) & jnp.isfinite(statistic) & jnp.isfinite(now.statistic)
+        own = statistic - now.statistic - 2 * jnp.sum(given.degrees * now.step[None, :], axis=1)
+        found = own / jnp.where(moved, now.step, 1)
+        told = moved & (jnp.abs(now.step) > 0.05)
+        slope = jnp.where(told, jnp.clip(found, 0.2, 8.0), now.slope)
+        idle = told & (jnp.abs(found) < _NO_EFFECT)
+        scale = jnp.where(idle, now.scale - now.step, now.scale)
+        now = now._replace(
+            scale=scale, slope=slope, fixed=now.fixed | idle, statistic=statistic, mean=figures.mean,
+            first=jnp.where(now.evaluations == 0, statistic, now.first),
+            evaluations=now.evaluations + 1,
+        )  # fmt: skip
+        step, shift = _plan(given, now, statistic, figures.mean, variance)
+        change = (step != 0) | (shift != 0)
+        return now._replace(
+            scale=now.scale + step, shift=now.shift + shift, step=step, passes=now.passes + change,
+            running=jnp.any(change | idle),
+        )  # fmt: skip
+
+    zero = jnp.zeros(count, jnp.float32)
+    start = Search(
+        zero, zero, zero, given.slope, jnp.zeros(count, jnp.int32), jnp.zeros(count, bool), zero, zero, zero,
+        jnp.zeros((), jnp.int32), jnp.ones((), bool),
+    )  # fmt: skip
+    return jax.lax.while_loop(lambda now: now.running, evaluate, start)
+
+
+def lsuv(case: Case) -> Outcome:
+    """Scale every site, in the order of execution, until its statistic is at its target."""
+    count = len(case.own)
+    return run(case, in_order(count), backward=False, before=np.full(count, -1, np.int32))
+
+
+def in_order(count: int) -> Dependence:
+    """Nothing known but the order: each site may depend on all before it, in any way."""
+    return Dependence(np.zeros((count, count)), np.tril(np.ones((count, count), bool), -1))
+
+
+def run(case: Case, dependence: Dependence, *, backward: bool, before: np.ndarray) -> Outcome:
+    """Search, and put the result into words."""
+    targets = np.asarray(case.targets, np.float64)
+    movable = case.movable & ~np.isnan(targets)
+    own = np.diagonal(dependence.degrees)
+    degrees = dependence.degrees - np.diag(own)
+    with np.errstate(divide="ignore"):
+        logs = np.log(targets)
+    given = Given(
+        case.leaves, case.state, _stacked(case.batches), None if case.labels is None else _stacked(case.labels),
+        case.key, ownership(case.products, case.own), ownership(case.products, case.bias),
+        degrees.astype(np.float32), dependence.bends, np.where(own > 0, 2 * own, 2).astype(np.float32),
+        movable, np.array([bool(layers) for layers in case.bias]), logs.astype(np.float32), before,
+        np.float32(case.tolerance), np.int32(case.passes),
+    )  # fmt: skip
+    found = jax.device_get(_search(case.products, backward, case.statistic == "variance", given))
+    first, last = (np.exp(np.asarray(v, np.float64)) for v in (found.first, found.statistic))
+    status = status_of(case, last, found.fixed, found.passes)
+    return Outcome(
+        np.exp(np.asarray(found.scale, np.float64)), np.asarray(found.shift, np.float64), first, last,
+        np.asarray(found.passes), status, int(found.evaluations),
+    )  # fmt: skip
+
+
+_search = jax.jit(search, static_argnums=(0, 1, 2))
+
+
+def _stacked(batches: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *v: jnp.stack(v), *batches)
+
+
+def status_of(
+    case: Case, after: np.ndarray, fixed: np.ndarray, passes: np.ndarray
+) -> tuple[tuple[str, str], ...]:
+    """By site, what became of it and why."""
+    out = []
+    for n, value in enumerate(after):
+        kept, target = case.kept[n], case.targets[n]
+        if np.isnan(value):
+            out.append(("unused", "the batch did not take its branch"))
+        elif kept is not None:
+            out.append(kept)
+        elif value == 0:
+            out.append(("dead", "it is given zeros, or what it is multiplied with is 0"))
+        elif fixed[n]:
+            out.append(("constant", _UNMOVED))
+        elif abs(value / target - 1) <= case.tolerance:
+            out.append(("converged", ""))
+        else:
+            out.append(("not converged", _why(case, n, float(value), int(passes[n]))))
+    return tuple(out)
+
+
+def _why(case: Case, n: int, value: float, passes: int) -> str:
+    if not np.isfinite(value):
+        return "its values are not finite"
+    at = f"{case.statistic} {value:.3g} instead of {case.targets[n]:.3g} after {passes} passes"
+    product = case.products.products[n]
+    return f"{at}; its bias is not scaled with it" if product.bias and value > case.targets[n] else at

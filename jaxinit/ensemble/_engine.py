@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxinit._core import scaled
+from jaxinit._core import lapack, scaled
 from jaxinit._core.files import pack_arrays, unpack_arrays
 from jaxinit._core.moments import Moments
 from jaxinit.ensemble import _memory
@@ -94,7 +94,8 @@ def run(
             record): programs are cached by it.
         data: pytree of numbers; changing them does not recompile.
         seeds: 1-D uint32; seed i is the key fold_in(key(root), i).
-        batch: seeds computed together (vectorised) within a chunk.
+        batch: seeds computed together (vectorised) within a chunk; on CPU one by one where the program would
+            factorize matrices in batches, which hangs.
         chunk: at most so many seeds a device and compiled call; the host merges chunks and reports progress
             between them. All at once by default.
         keep: also return the samples, seeds first.
@@ -180,28 +181,36 @@ class _Program:
         """The chunks of these numbers, at most one a device."""
         places = len(self.team.own)
         rows, counts = self.split.filled(self.seeds, numbers, places)
-        fixed = (self.one, self.batch, self.keep)
-        arguments: tuple[Any, ...] = (rows, self.root, self.data, *fixed, counts, self.mesh)
         if not self.checked:
-            self._check(arguments)
-        figures, samples = jax.device_get(_chunk(*arguments))
+            self._check(rows, counts)
+        figures, samples = jax.device_get(_chunk(*self._arguments(rows, counts)))
         return [
             Chunk.from_device(figures, samples, place, int(counts[place])) for place in range(len(numbers))
         ]
 
-    def _check(self, arguments: tuple[Any, ...]) -> None:
+    def _arguments(self, rows: np.ndarray, counts: np.ndarray) -> tuple[Any, ...]:
+        return rows, self.root, self.data, self.one, self.batch, self.keep, counts, self.mesh
+
+    def _check(self, rows: np.ndarray, counts: np.ndarray) -> None:
         """Compile, and refuse what does not fit, before anything runs. The call that follows compiles no more."""
         leaves, structure = jax.tree.flatten(self.data)
         shapes = tuple((jnp.shape(v), jnp.result_type(v)) for v in leaves)
-        program = (self.one, self.batch, self.keep, self.mesh, len(arguments[0]), structure, shapes)
+        program = (self.one, self.batch, self.keep, self.mesh, len(rows), structure, shapes)
         if program not in _NEEDS:
-            lowered = _chunk.lower(*arguments)
-            figures, _ = lowered.out_info
-            numbers = sum(m.mean.size for m in figures.moments) // len(self.team.own)
+            lowered = _chunk.lower(*self._arguments(rows, counts))
             if len(_NEEDS) >= _MOST_NEEDS:
                 del _NEEDS[next(iter(_NEEDS))]
-            _NEEDS[program] = (_memory.needed(lowered.compile()), numbers)
-        each, numbers = _NEEDS[program]
+            if self.batch > 1 and self.team.platform == "cpu" and lapack.is_batched(lowered.as_text()):
+                _NEEDS[program] = None
+            else:
+                figures, _ = lowered.out_info
+                numbers = sum(m.mean.size for m in figures.moments) // len(self.team.own)
+                _NEEDS[program] = (_memory.needed(lowered.compile()), numbers)
+        found = _NEEDS[program]
+        if found is None:
+            self.batch = 1
+            return self._check(rows, counts)
+        each, numbers = found
         _memory.check(
             self.where, each, self.team, size=self.split.size, batch=self.batch,
             sample=8 * numbers, kept=16 * numbers * len(self.seeds) if self.keep else 0,
@@ -209,8 +218,9 @@ class _Program:
         self.checked = True
 
 
-#: What a program takes on each device, and numbers that a seed yields: the compiler is slow to say.
-_NEEDS: dict[Any, tuple[int | None, int]] = {}
+#: What a program takes on each device, and numbers that a seed yields: the compiler is slow to say. None for a
+#: program whose seeds must come one after the other (see `_core.lapack`).
+_NEEDS: dict[Any, tuple[int | None, int] | None] = {}
 _MOST_NEEDS = 256
 
 

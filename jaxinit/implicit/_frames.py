@@ -7,6 +7,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from jaxinit._core.lapack import qr
+
 #: Up to this many vectors Gram-Schmidt, applied twice, is unrolled; above it LAPACK's Householder QR serves.
 UNROLLED = 8
 
@@ -54,7 +56,7 @@ def _householder(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     # For a zero vector Householder's frame has a direction of no meaning, in which vectors after it have a share:
     # zeros go last.
     order = jnp.argsort(jnp.all(x == 0, axis=1), stable=True)
-    q, r = jnp.linalg.qr(x[order].T)
+    q, r = qr(x[order].T)
     table = r.T[jnp.argsort(order)]
     return q.T * jnp.any(table != 0, axis=0)[:, None].astype(x.dtype), table
 

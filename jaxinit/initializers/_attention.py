@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinit._core import checks
+from jaxinit._core.lapack import svd
 from jaxinit.initializers._base import Initializer, _read_dtype, _read_key, working_dtype
 from jaxinit.initializers._scaling import VarianceScaling
 from jaxinit.initializers._simple import Constant
@@ -113,7 +114,7 @@ def mimetic_attention(
     def factors(k: Any, batch: tuple[int, ...], alpha: float, beta: float) -> tuple[jax.Array, jax.Array]:
         z = jax.random.normal(k, (*batch, d, d), work) * jnp.asarray(alpha * d**-0.5, work)
         eye = jnp.asarray(beta, work) * jnp.eye(d, dtype=work)
-        u, s, vt = jnp.linalg.svd(z + jnp.broadcast_to(eye, z.shape))
+        u, s, vt = svd(z + jnp.broadcast_to(eye, z.shape))
         root = jnp.sqrt(s)
         return u * root[..., None, :], root[..., :, None] * vt
 

@@ -156,3 +156,19 @@ def test_every_seed_lies_in_one_chunk_of_one_process(total: int, chunk: int | No
         covered = [i for c in range(split.chunks) for i in range(*split.bounds(c))]
         assert covered == list(range(total))
         assert split.group(split.chunks - 1) < 256
+
+
+def factorized(key: jax.Array, data: jax.Array) -> dict[str, jax.Array]:
+    """Several factorizations that a vmap over seeds would batch: on two threads such a program never ends."""
+    keys = jax.random.split(key, 8)
+    return {"r": jnp.stack([jnp.abs(jnp.linalg.qr(jax.random.normal(k, (16, 16)))[1][0, 0]) for k in keys])}
+
+
+def test_seeds_that_factorize_matrices_run_one_by_one_on_cpu() -> None:
+    seeds = np.arange(160, dtype=np.uint32)
+    batched, alone = (
+        ensemble.run(factorized, jnp.float32(0.0), seeds, batch=batch, keep=True, devices=1)[1]
+        for batch in (160, 1)
+    )
+    assert batched is not None and alone is not None
+    np.testing.assert_array_equal(batched["r"], alone["r"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -9,8 +11,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import jax
+import numpy as np
+from flax import linen as nn
+
 import jaxinit as ji
-from jaxinit.plot import save
+from jaxinit.models import Model, from_functions
+from jaxinit.plot import curves, learning_rate_sensitivity, save
+from jaxinit.plot._style import look
 from jaxinit.records._convergence_table import format_crossing, format_estimate
 
 HERE = Path(__file__).parent
@@ -35,6 +43,32 @@ def script(experiment: str, part: str) -> ModuleType:
 def draws(experiment: str) -> bool:
     """Whether it has a figure. Its `outcome(out)` is in figure.py then, else in run.py."""
     return (HERE / experiment / "figure.py").is_file()
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheme:
+    """An arm of a study that draws a whole model: `ji.reinit` with these rules."""
+
+    rules: tuple[tuple[str, Any], ...]
+
+    def __call__(self, params: Any, key: Any) -> Any:
+        return ji.reinit(params, dict(self.rules), key)
+
+
+def schemes(**arms: dict[str, Any]) -> dict[str, Scheme]:
+    """Arms by name; "_" in a name reads " "."""
+    return {name.replace("_", " "): Scheme(tuple(rules.items())) for name, rules in arms.items()}
+
+
+def by_schemes(module: nn.Module) -> Model:
+    """A model whose initializers are schemes; one compiled draw for each."""
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def init(scheme: Scheme | None, key: Any, x: Any) -> Any:
+        params = module.init(key, x)["params"]
+        return params if scheme is None else scheme(params, key)
+
+    return from_functions(init, lambda params, x: module.apply({"params": params}, x), type(module).__name__)
 
 
 def train(out: Path, name: str, *study: Any, **options: Any) -> ji.Convergence:
@@ -74,6 +108,38 @@ def text(outcome: str | Sequence[Any]) -> str:
         cells = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values())
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def accuracy_curves(record: ji.Convergence, ax: Any, title: str) -> None:
+    """Validation accuracy of each initializer at its best rate, with room for the legend."""
+    curves(record, "validation_accuracy", ax=ax).legend(fontsize=8, loc="upper left", ncols=2)
+    ax.set(ylim=(-0.03, 1.05 + 0.1 * -(-len(record.initializers) // 2)), yticks=np.linspace(0.0, 1.0, 6))
+    ax.set_title(title)
+
+
+def by_rate(record: ji.Convergence, ax: Any, title: str) -> None:
+    """Test accuracy over the learning rate, with room for the legend."""
+    learning_rate_sensitivity(record, "test_accuracy", ax=ax).legend(fontsize=8, loc="upper left")
+    ax.set(ylim=(-0.03, 1.05 + 0.07 * len(record.initializers)), yticks=np.linspace(0.0, 1.0, 6))
+    ax.set_title(title)
+
+
+def by_depth(found: dict[int, ji.Convergence], ax: Any, axis: str) -> None:
+    """Test accuracy at the best rate of each initializer over the depth: medians with 95 % bootstrap intervals."""
+    record = next(iter(found.values()))
+    for i, name in enumerate(record.initializers):
+        estimates = [study.summary()[name] for study in found.values()]
+        value, low, high = (
+            np.array([getattr(e, part) for e in estimates]) for part in ("value", "low", "high")
+        )
+        style = look(i)
+        ax.errorbar(
+            list(found), value, [value - low, high - value], color=style.colour, ls=style.dash,
+            marker=style.marker, ms=5, lw=1.4, capsize=3, label=name,
+        )  # fmt: skip
+    ax.set(xlabel=axis, ylabel="test accuracy", ylim=(-0.03, 1.03))
+    ax.set_title(f"after {record.steps} steps at the best rate; {len(record.seeds)} seeds, 95 % intervals")
+    ax.legend(fontsize=8)
 
 
 def finish(figure: Any, target: Path) -> Path:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from _common import finish, rows
+from _common import accuracy_curves, finish, rows
 
 import jaxinit as ji
-from jaxinit.plot import curves, new_figure
+from jaxinit.plot import new_figure
 from jaxinit.plot._style import look
 
 
@@ -29,9 +29,8 @@ def outcome(out: Path) -> list[dict[str, object]]:
 def main(out: Path, target: Path) -> Path:
     record = ji.load(out / "training.npz")
     figure, (training, gradient, rank) = new_figure(1, 3, size=(14.4, 4.4))
-    curves(record, "validation_accuracy", ax=training).legend(fontsize=8, loc="upper left", ncols=2)
-    training.set(ylim=(-0.03, 1.35), yticks=np.linspace(0.0, 1.0, 6))
-    training.set_title(f"at its best learning rate; median, least to greatest of {len(record.seeds)} seeds")
+    title = f"at its best learning rate; median, least to greatest of {len(record.seeds)} seeds"
+    accuracy_curves(record, training, title)
     layers = np.arange(1, len(record.sites) + 1)
     with np.load(out / "ranks.npz") as ranks:
         at, values = ranks["at"], ranks["rank"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from _common import finish, rows
+from _common import accuracy_curves, finish, rows
 
 import jaxinit as ji
-from jaxinit.plot import curves, new_figure
+from jaxinit.plot import new_figure
 from jaxinit.plot._style import look
 
 
@@ -61,9 +61,7 @@ def main(out: Path, target: Path) -> Path:
     )  # fmt: skip
     signal.legend()
     for ax, key in zip(panels, shown, strict=False):
-        curves(found[key], "validation_accuracy", ax=ax).legend(fontsize=8, loc="upper left", ncols=2)
-        ax.set(ylim=(-0.03, 1.2), yticks=np.linspace(0.0, 1.0, 6))
-        ax.set_title("{}, {} layers, {}".format(*key))
+        accuracy_curves(found[key], ax, "{}, {} layers, {}".format(*key))
     for ax in panels[len(shown) :]:
         ax.set_visible(False)
     return finish(figure, target)

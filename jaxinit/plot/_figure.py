@@ -9,8 +9,9 @@ from jaxinit._core import checks
 from jaxinit.plot._depth import depth_profiles
 from jaxinit.plot._phase import phase_diagram
 from jaxinit.plot._spectrum import spectrum
+from jaxinit.plot._sweep import sweep_map
 from jaxinit.plot._training import training
-from jaxinit.records import Convergence, PhaseDiagram, Propagation, Spectrum
+from jaxinit.records import Convergence, PhaseDiagram, Propagation, Spectrum, Sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,13 +23,31 @@ def _propagation(records: Any, **options: Any) -> Figure:
     return depth_profiles(records, options.pop("statistics", _PANELS), **options)
 
 
+def _sweep(record: Sweep, **options: Any) -> Figure:
+    if all(len(values) == 1 for values in record.axes.values()):
+        return _propagation(record.propagations(), **options)
+    return sweep_map(record, **options)
+
+
 #: Record class -> the figure of such a record.
 _FIGURES: dict[type, Any] = {
     Propagation: _propagation,
     Convergence: training,
     PhaseDiagram: phase_diagram,
     Spectrum: spectrum,
+    Sweep: _sweep,
 }
+
+
+def drawable(record: Any) -> bool:
+    """Whether there is a figure of such a record; a `Diagnosis`, for one, is told by its table alone.
+
+    Example:
+        >>> from jaxinit.plot import drawable
+        >>> drawable("he_normal")
+        False
+    """
+    return isinstance(record, tuple(_FIGURES))
 
 
 def figure(record: Any, **options: Any) -> Figure:
@@ -37,7 +56,7 @@ def figure(record: Any, **options: Any) -> Figure:
     Arguments:
         record: any record of jaxinit; or a sequence, or a mapping from labels to, Propagation records.
         options: those of the figure: `depth_profiles` for a Propagation, `training` for a Convergence, `phase_diagram`
-            for a PhaseDiagram.
+            for a PhaseDiagram, `spectrum` for a Spectrum, `sweep_map` for a Sweep of several networks.
 
     Raises:
         TypeError: there is no figure for such an object.

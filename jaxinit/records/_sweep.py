@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,8 @@ class Sweep(Record):
             (*grid, sites, inputs), and nan at sites that a point has not. `.samples`, if kept, has the seeds first.
         points: of each point, in C order, what `config` of its Propagation says beyond the common.
 
-    `at` and `propagations` give single points as Propagation records.
+    `at` and `propagations` give single points as Propagation records; `plot()` draws heat maps over two axes, or over
+    one axis and the layers (`jaxinit.plot.sweep_map`).
     """
 
     axes: dict[str, tuple[Any, ...]]
@@ -161,10 +161,6 @@ class Sweep(Record):
             "pair": [f"{a},{b}" for a, b in self.pairs],
         }
         return dataset(found, coordinates, self.label)
-
-    def plot(self, **kwargs: Any) -> Any:
-        """Draw the points (eight of them, evenly spaced, if there are more) with `jaxinit.plot`, overlaid."""
-        return importlib.import_module("jaxinit.plot").figure(self.propagations(8), **kwargs)
 
     def table(self, max_rows: int = 24) -> Table:
         """One row a point: signal and correlation at the last site, gradient at the first; evenly spaced rows.

@@ -1,13 +1,18 @@
-"""A page from strings: every text is escaped here, nothing is loaded from elsewhere, no script is needed."""
+"""A page from strings: every text is escaped here, nothing is loaded from elsewhere, one small script sorts tables.
+
+The page says by its content security policy that no other script may run and nothing be loaded.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import importlib.resources
 from collections.abc import Iterable
 from typing import Any
 
+from jaxinit.plot import variables
 from jaxinit.report._tables import Table
 
 
@@ -22,29 +27,20 @@ def element(tag: str, *children: str, **attributes: str) -> str:
     return f"<{tag}{inside}>{''.join(children)}</{tag}>"
 
 
-def picture(light: bytes, dark: bytes, description: str) -> str:
-    """A figure that follows the reader's theme; print is light. The images are inside the page."""
-
-    def uri(image: bytes) -> str:
-        return "data:image/png;base64," + base64.b64encode(image).decode("ascii")
-
-    return (
-        "<figure><picture>"
-        f'<source srcset="{uri(dark)}" media="screen and (prefers-color-scheme: dark)">'
-        f'<img src="{uri(light)}" alt="{text(description)}">'
-        f"</picture>{element('figcaption', text(description))}</figure>"
-    )
+def picture(drawing: str, description: str, *, wide: bool = False) -> str:
+    """A figure, given as an svg element, over its description; `wide` for one of several panels."""
+    caption = element("figcaption", text(description))
+    return element("figure", drawing, caption, **({"class_": "whole"} if wide else {}))
 
 
 def table(content: Table, *, words: bool = False) -> str:
-    """A table under its heading, if it has one; `words` for tables of text rather than numbers."""
+    """A table under its heading, if it has one; `words` for tables of text, whose rows are cards on a phone."""
     head = element("tr", *(element("th", text(h), scope="col") for h in content.headers))
-    rows = [
-        element(
-            "tr", element("th", text(row[0]), scope="row"), *(element("td", text(cell)) for cell in row[1:])
-        )
-        for row in content.rows
-    ]
+    rows = []
+    for first, *others in content.rows:
+        named = zip(content.headers[1:], others, strict=True)
+        cells = (element("td", text(cell), **({"data_label": h} if words else {})) for h, cell in named)
+        rows.append(element("tr", element("th", text(first), scope="row"), *cells))
     note = element("caption", text(content.note)) if content.note else ""
     kind = "words" if words else "numbers"
     body = element("table", note, element("thead", head), element("tbody", *rows), class_=kind)
@@ -58,13 +54,24 @@ def section(title: str, *content: str) -> str:
     return element("section", element("h2", text(title)), inside) if inside else ""
 
 
+def _resource(name: str) -> str:
+    return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
 def page(title: str, subtitle: str, sections: Iterable[str]) -> str:
     """The whole document."""
-    style = importlib.resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+    style = (
+        _resource("page.css").replace("/*light*/", variables("light")).replace("/*dark*/", variables("dark"))
+    )
+    script = _resource("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     head = (
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta name="generator" content="jaxinit"><title>{text(title)}</title><style>{style}</style>'
     )
     header = element("header", element("h1", text(title)), element("p", text(subtitle), class_="soft"))
-    body = header + element("main", *sections)
+    body = header + element("main", *sections) + element("script", script)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>{body}</body></html>\n'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import Any
 from jaxinit._core import checks
 from jaxinit._core.files import write_bytes
 from jaxinit.diagnose import RULE, Verdict
-from jaxinit.plot import curves, depth_profile, figure, learning_rate_sensitivity, png
+from jaxinit.plot import curves, depth_profile, drawable, figure, learning_rate_sensitivity, svg
 from jaxinit.plot._series import recorded
-from jaxinit.records import Convergence, Propagation, Record
+from jaxinit.records import Convergence, Diagnosis, Propagation, Record
 from jaxinit.report import _html
 from jaxinit.report._tables import Table, depth_tables, findings_table, from_rich, worst_table
 from jaxinit.report._verdict import verdicts
@@ -25,6 +25,8 @@ _PANELS = {
     "correlation": "Correlation of the pre-activations of two inputs against depth",
     "dead_fraction": "Share of units that are off for every input, against depth",
 }
+#: Rows of a table at most; the records themselves have all.
+_ROWS = 1000
 _WARN = ("vanishing", "exploding", "chaotic", "collapsing", "uneven", "saturated")
 _TONE = {"": "", "alive": "ok", **dict.fromkeys(_WARN, "warn")}
 
@@ -66,8 +68,8 @@ def entries(records: Any) -> list[Entry]:
     return out
 
 
-def _images(draw: Any, description: str) -> str:
-    return _html.picture(png(draw("light"), dpi=144), png(draw("dark"), dpi=144), description)
+def _drawn(figure: Any, description: str) -> str:
+    return _html.picture(svg(figure, description), description, wide=len(figure.axes) > 2)
 
 
 def _depth_figures(spread: Sequence[Entry]) -> list[str]:
@@ -82,25 +84,19 @@ def _depth_figures(spread: Sequence[Entry]) -> list[str]:
         everything = [r for group in family.values() for r in group]
         for statistic, description in _PANELS.items():
             if any(recorded(r, statistic) for r in everything):
-                draw = functools.partial(depth_profile, family, statistic)
-                out.append(_images(lambda theme, draw=draw: draw(theme=theme).figure, description))
+                out.append(_drawn(depth_profile(family, statistic).figure, description))
     return out
 
 
 def _training_figures(record: Convergence) -> list[str]:
     measure = record.measure
     drawn = [
-        (functools.partial(curves, record, "train_loss"), "Training loss, each initializer at its best rate"),
-        (functools.partial(curves, record, f"validation_{measure}"), f"Validation {measure} while training"),
+        (curves(record, "train_loss"), "Training loss, each initializer at its best rate"),
+        (curves(record, f"validation_{measure}"), f"Validation {measure} while training"),
     ]
     if len(record.learning_rates) > 1:
-        words = f"Test {measure} against the learning rate"
-        drawn.append((functools.partial(learning_rate_sensitivity, record), words))
-    return [_images(lambda theme, draw=draw: draw(theme=theme).figure, words) for draw, words in drawn]
-
-
-def _one_figure(name: str, record: Any) -> str:
-    return _images(lambda theme: figure(record, theme=theme), name)
+        drawn.append((learning_rate_sensitivity(record), f"Test {measure} against the learning rate"))
+    return [_drawn(ax.figure, words) for ax, words in drawn]
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
@@ -126,6 +122,15 @@ def _origin(records: Mapping[str, Any]) -> str:
         if differing:
             tables.append(Table(label, ("what", "value"), differing))
     return "".join(_html.table(t, words=True) for t in tables)
+
+
+def _own_table(record: Any) -> str:
+    """The table of a record, whole where it can be asked for, as sentences where it is made of them."""
+    whole = "max_rows" in inspect.signature(record.table).parameters
+    return _html.table(
+        from_rich(record.table(max_rows=_ROWS) if whole else record.table()),
+        words=isinstance(record, Diagnosis),
+    )
 
 
 def _verdict_list(found: Sequence[Verdict]) -> str:
@@ -158,8 +163,9 @@ def report(
         title: heading of the page; made from the records by default.
         rerun: the command or code that makes the records again, shown at the end.
 
-    The file needs no network, no script and no other file; its figures are images inside it, in a light and a
-    dark version (the reader's theme chooses; print is light). Needs the extra `plot`.
+    The file needs no network and no other file. Its figures are drawings inside it that follow the reader's light or
+    dark theme (print is light); a click on a header sorts a table, by keyboard too, and without scripts the page is
+    whole. Records without a figure are told by their tables. Needs the extra `plot`.
 
     Returns:
         The path written.
@@ -183,12 +189,13 @@ def report(
     others = {name: r for name, r in named.items() if name not in spread}
     figures = _depth_figures([entry for entry in found if isinstance(entry.record, Propagation)])
     for name, record in others.items():
-        figures += (
-            _training_figures(record) if isinstance(record, Convergence) else [_one_figure(name, record)]
-        )
+        if isinstance(record, Convergence):
+            figures += _training_figures(record)
+        elif drawable(record):
+            figures.append(_drawn(figure(record), name))
     worst, faults = worst_table(spread), findings_table(spread)
-    tables = [from_rich(record.table()) for record in others.values()]
-    tables += depth_tables(spread)
+    tables = [_html.table(t) for t in depth_tables(spread)]
+    tables += [_own_table(record) for record in others.values()]
     heading = title or ("Signal propagation: " if spread else "") + ", ".join(named)
     created = max((str(getattr(r, "provenance", {}).get("created", "")) for r in named.values()), default="")
     subtitle = f"jaxinit report of {len(named)} record{'s' * (len(named) > 1)}" + (
@@ -202,7 +209,7 @@ def report(
             _html.section("Findings", _html.table(faults, words=True)) if faults else "",
             _html.section("Worst layers", _html.table(worst, words=True)) if worst else "",
             _html.section("Figures", _html.element("div", *figures, class_="figures")) if figures else "",
-            _html.section("Tables", *(_html.table(t) for t in tables)),
+            _html.section("Tables", *tables),
             _html.section("Where the numbers come from", _origin(named)),
             _html.section("Run it again", _html.element("pre", _html.text(rerun))) if rerun else "",
         ),

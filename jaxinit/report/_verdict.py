@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxinit.diagnose import Verdict, propagation_verdict
-from jaxinit.records import Convergence, Propagation
+from jaxinit.records import Convergence, Diagnosis, Propagation
 
 
 def verdicts(records: Mapping[str, Any]) -> list[Verdict]:
@@ -20,6 +20,8 @@ def verdicts(records: Mapping[str, Any]) -> list[Verdict]:
     for label, record in records.items():
         if isinstance(record, Propagation):
             out[label] = propagation_verdict(label, record)
+        elif isinstance(record, Diagnosis):
+            out[label] = Verdict(label, record.word, record.verdict.rstrip("."))
     for record in records.values():
         if not isinstance(record, Convergence):
             continue

@@ -1,6 +1,7 @@
 """The page is whole, safe and self-contained, and says first what matters."""
 
 import base64
+import hashlib
 import importlib
 import re
 from html.parser import HTMLParser
@@ -8,9 +9,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from jaxinit.diagnose import diagnose
+from jaxinit.records import Sweep
 from jaxinit.report import report
 
-_VOID = {"meta", "img", "source", "br"}
+_VOID = {"meta", "img", "source", "br"}  # elements of svg close themselves
 
 
 class Reader(HTMLParser):
@@ -23,10 +26,16 @@ class Reader(HTMLParser):
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         values = dict(attributes)
-        self.links += [values[k] for k in ("src", "srcset", "href", "data", "action") if k in values]
+        self.links += [
+            values[k] for k in ("src", "srcset", "href", "xlink:href", "data", "action") if k in values
+        ]
         assert not [k for k in values if k.startswith("on")], "no script in attributes"
         if tag not in _VOID:
             self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.handle_endtag(tag)
 
     def handle_endtag(self, tag):
         assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
@@ -61,14 +70,24 @@ def page(synthetic, tmp_path_factory):
 
 def test_everything_is_inside_the_file(page):
     source, reader = page
-    assert all(link.startswith("data:image/png;base64,") for link in reader.links)
-    assert "script" not in reader.tags and "link" not in reader.tags and "@import" not in source
-    assert "url(" not in source and "http" not in re.sub(r"base64,[^\"]*", "", source)
-    images = [base64.b64decode(link.split(",", 1)[1]) for link in reader.links]
-    assert all(image.startswith(b"\x89PNG") for image in images)
-    assert (
-        len(images) == 2 * reader.tags.count("figure") == 2 * 7
-    )  # light and dark; 4 profiles, 3 of training
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in reader.links)
+    assert "link" not in reader.tags and "@import" not in source
+    assert all(inside.startswith("url(#") for inside in re.findall(r"url\(.", source) or ["url(#"])
+    assert set(re.findall(r"https?://[\w./]+", source)) <= {
+        "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink",
+    }  # fmt: skip
+    assert reader.tags.count("figure") == reader.tags.count("svg") == 7  # 4 profiles, 3 of training
+    ids = re.findall(r' id="([^"]+)"', source)
+    assert len(ids) == len(set(ids))
+
+
+def test_one_script_may_run_and_nothing_be_loaded(page):
+    source, reader = page
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', source)
+    (script,) = re.findall(r"<script>(.*?)</script>", source, re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.startswith("default-src 'none';") and policy.endswith(f"script-src 'sha256-{digest}'")
+    assert reader.tags.count("script") == 1
 
 
 def test_the_verdict_comes_first_and_the_way_back_last(page):
@@ -101,20 +120,32 @@ def test_findings_come_with_their_remedy_and_source(page):
 def test_it_works_on_phone_paper_and_in_the_dark(page):
     source, _ = page
     assert 'name="viewport"' in source
-    assert "@media print" in source and source.count('media="screen and (prefers-color-scheme: dark)"') == 7
+    assert "@media print" in source and source.count("--figure-0: ") == 2  # light, and dark on screens
+    assert source.index("prefers-color-scheme: dark") < source.index("--figure-0: #56B4E9")
     assert source.count('class="wide"') == source.count("<table")
 
 
 def test_figures_have_descriptions(page):
     source, _ = page
-    assert all(len(alt) > 10 for alt in re.findall(r'alt="([^"]*)"', source))
+    said = re.findall(r'role="img" aria-label="([^"]*)"', source)
+    assert len(said) == 7 and all(len(words) > 10 for words in said)
 
 
 def test_labels_and_config_are_escaped(synthetic, tmp_path):
     evil = "<script>alert('x')</script>&\""
     record = synthetic.propagation(0.5, 5, note=evil)
-    source, reader = read(report({evil: record}, tmp_path / "r.html", title=evil, rerun=evil))
-    assert "<script" not in source and reader.headings[0] == evil
+    _, reader = read(report({evil: record}, tmp_path / "r.html", title=evil, rerun=evil))
+    assert reader.tags.count("script") == 1 and reader.headings[0] == evil
+
+
+def test_every_record_is_told(synthetic, tmp_path):
+    """Those without a figure by their tables, a sweep by its heat maps."""
+    record = synthetic.propagation(0.5)
+    records = {"found": diagnose(record), "grid": Sweep.of({"n": (1, 2)}, [record, record])}
+    source, reader = read(report(records, tmp_path / "r.html"))
+    assert reader.headings[1:4] == ["Verdict", "Figures", "Tables"] and reader.tags.count("figure") == 1
+    assert '<figure class="whole">' in source and "found: vanishing" in "".join(reader.text)
+    assert 'data-label="what">The signal falls' in source  # rows are cards on a phone
 
 
 def test_records_alone_and_in_lists(synthetic, tmp_path):

@@ -12,10 +12,13 @@ import numpy as np
 from flax import linen as nn
 from flax import nnx
 from rich.table import Table
+from rich.text import Text
 
 from jaxinit._core import checks
 from jaxinit.adapt._paths import flatten
 from jaxinit.initializers import Initializer, fans
+from jaxinit.models import Model, marked
+from jaxinit.records import Record, provenance, saved
 
 __all__ = ["InitRow", "InitTable", "init_table"]
 
@@ -26,12 +29,14 @@ KURTOSIS = {"normal": (0.0, 24.0), "truncated_normal": (-0.63446328, 3.8482393),
 SCHEMES = (("he", 2.0, "fan_in"), ("lecun", 1.0, "fan_in"), ("glorot", 1.0, "fan_avg"))
 
 
+@saved
 @dataclasses.dataclass(frozen=True)
 class InitRow:
-    """One parameter. `law` is identified from the values; `asked` is the initializer the module holds, if it does.
+    """One parameter. `law` is identified from the values.
 
-    `matches` names the nearest scheme whose law and standard deviation agree with the values within 5 standard
-    errors.
+    `asked` prints the initializer that the module holds ("a callable" if it is none of this library, "" if the module
+    holds none). `matches` names the nearest scheme whose law and standard deviation agree with the values within 5
+    standard errors.
     """
 
     path: str
@@ -42,7 +47,7 @@ class InitRow:
     mean: float
     stddev: float
     stderr: float
-    asked: Any
+    asked: str
     asked_stddev: float | None
     matches: str
 
@@ -54,31 +59,48 @@ class InitRow:
         return abs(self.stddev - self.asked_stddev) <= 5 * self.stderr + 1e-6 * self.asked_stddev
 
 
-@dataclasses.dataclass(frozen=True)
-class InitTable:
-    """The rows of `init_table`; prints as a table."""
+@saved
+@dataclasses.dataclass(frozen=True, repr=False)
+class InitTable(Record):
+    """What `init_table` finds: `parameters`, a row each; `table["params/head/kernel"]` is one of them."""
 
-    rows: tuple[InitRow, ...]
+    parameters: tuple[InitRow, ...]
+    label: str = "initial parameters"
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
     def __getitem__(self, path: str) -> InitRow:
-        for row in self.rows:
+        for row in self.parameters:
             if row.path == path:
                 return row
-        raise KeyError(f"no parameter {path!r}. {checks.nearest(path, [r.path for r in self.rows])}")
+        raise KeyError(f"no parameter {path!r}. {checks.nearest(path, [r.path for r in self.parameters])}")
+
+    def __repr__(self) -> str:
+        return (
+            f"InitTable({self.label!r}: {len(self.parameters)} parameters, {len(self.wrong())} not as asked)"
+        )
+
+    def wrong(self) -> tuple[InitRow, ...]:
+        """The parameters whose values are not of the standard deviation that was asked for."""
+        return tuple(row for row in self.parameters if row.agrees is False)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict a parameter."""
+        return [{**dataclasses.asdict(row), "agrees": row.agrees} for row in self.parameters]
 
     def table(self) -> Table:
-        """A rich table."""
-        table = Table(title="initial parameters", title_justify="left")
+        """One row a parameter; an exclamation mark where the values are not what was asked for."""
+        wrong = self.wrong()
+        note = f"! {len(wrong)} of {len(self.parameters)} not as asked" if wrong else None
+        table = Table(title=Text(self.label), title_justify="left", caption=note, caption_justify="left")
         for column in ("parameter", "shape", "law", "matches", "stddev", "asked", "asked stddev"):
-            table.add_column(column, justify="left" if column in ("parameter", "law", "matches") else "right")
-        for r in self.rows:
-            asked = (
-                "" if r.asked is None else repr(r.asked) if isinstance(r.asked, Initializer) else "a callable"
-            )
+            words = column in ("parameter", "law", "matches", "asked")
+            table.add_column(column, justify="left" if words else "right")
+        for r in self.parameters:
             flag = " !" if r.agrees is False else ""
             wanted = "" if r.asked_stddev is None else f"{r.asked_stddev:.4g}{flag}"
-            shape = "x".join(map(str, r.shape)) or "scalar"
-            table.add_row(r.path, shape, r.law, r.matches, f"{r.stddev:.4g} ± {r.stderr:.1g}", asked, wanted)
+            shape = "×".join(map(str, r.shape)) or "scalar"
+            stddev = f"{r.stddev:.4g}" + (f" ± {r.stderr:.1g}" if r.stderr else "")
+            table.add_row(Text(r.path), shape, r.law, r.matches, stddev, Text(r.asked), wanted)
         return table
 
 
@@ -86,9 +108,10 @@ def init_table(model: Any, x: Any = None, key: Any = None) -> InitTable:
     """Which initializer each parameter really got: asked, and measured from the drawn values.
 
     Args:
-        model: a linen module (initialized here on `x`), an nnx module, or any pytree of parameters.
-        x: an input of a linen module, or a tuple of inputs.
-        key: key of the draw of a linen module, `jax.random.key(0)` by default.
+        model: a linen module (initialized here on `x`), an nnx module or a factory `rngs -> module`, a pair
+            `(init, apply)` of functions or a `jaxinit.models.Model` (drawn here), or any pytree of parameters.
+        x: an input of a linen module, or a tuple of inputs; of functions whose `init` takes one.
+        key: key of the draw, `jax.random.key(0)` by default.
 
     Returns:
         An `InitTable` with one row a floating-point parameter: the law told from the values ("zeros", "constant",
@@ -100,7 +123,7 @@ def init_table(model: Any, x: Any = None, key: Any = None) -> InitTable:
     the convention (*spatial, in, out).
 
     Raises:
-        TypeError: for a linen module without `x`.
+        TypeError: for a linen module without `x`, or a class or function that makes no model.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -111,22 +134,30 @@ def init_table(model: Any, x: Any = None, key: Any = None) -> InitTable:
         ('lecun_normal', 'zeros')
     """
     asked: dict[str, tuple[Any, tuple[int, ...] | None]] = {}
+    key = jax.random.key(0) if key is None else key
+    inputs = () if x is None else x if isinstance(x, tuple) else (x,)
     if isinstance(model, nn.Module):
         if x is None:
             raise checks.wrong_type("init_table", "x", "an input for a linen module", x)
-        params, asked = _initialize(model, x, jax.random.key(0) if key is None else key)
+        params, asked = _initialize(model, inputs, key)
     elif isinstance(model, nnx.Module):
         params = nnx.state(model, nnx.Param)
+    elif callable(model) or isinstance(model, Model) or _functions(model):
+        params, _ = marked(model, where="init_table").init(key, inputs)
     else:
         params = model
     rows = []
     for path, leaf in flatten(params)[0]:
         if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.size:
             rows.append(_row(path, leaf, *asked.get(path, (None, None))))
-    return InitTable(tuple(rows))
+    return InitTable(tuple(rows), provenance=provenance())
 
 
-def _initialize(model: nn.Module, x: Any, key: Any) -> tuple[Any, dict[str, Any]]:
+def _functions(model: Any) -> bool:
+    return isinstance(model, tuple) and bool(model) and all(callable(part) for part in model)
+
+
+def _initialize(model: nn.Module, inputs: tuple[Any, ...], key: Any) -> tuple[Any, dict[str, Any]]:
     """Variables of a linen module, and the initializer that each one's module holds under `<name>_init`."""
     seen: dict[str, nn.Module] = {}
 
@@ -134,7 +165,6 @@ def _initialize(model: nn.Module, x: Any, key: Any) -> tuple[Any, dict[str, Any]
         seen["/".join(("params", *context.module.path))] = context.module
         return next_fun(*args, **kwargs)
 
-    inputs = x if isinstance(x, tuple) else (x,)
     with nn.intercept_methods(watch):
         variables = model.init(key, *inputs)
     asked = {}
@@ -183,8 +213,9 @@ def _row(path: str, leaf: Any, asked: Any, called: tuple[int, ...] | None) -> In
         matches = f"{name}_{suffix}{untruncated}"
         if away[name] > 5 * stderr:
             matches = f"variance {stddev**2 * fan_in:.3g} / fan_in"
+    told = "" if asked is None else repr(asked) if isinstance(asked, Initializer) else "a callable"
     return InitRow(
-        path, tuple(leaf.shape), str(leaf.dtype), law, fan_in, mean, stddev, stderr, asked, promised, matches
+        path, tuple(leaf.shape), str(leaf.dtype), law, fan_in, mean, stddev, stderr, told, promised, matches
     )
 
 

@@ -14,24 +14,27 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxinit import __version__
-from jaxinit.cli import _compare, _demo, _phase, _probe, _saved, _simulate, _sweep
+from jaxinit.cli import _bench, _compare, _demo, _init_table, _phase, _probe, _saved, _simulate, _sweep
 from jaxinit.cli._output import Output
 
 COMMANDS: tuple[Any, ...] = (
     _demo,
     _probe,
+    _init_table,
     _simulate,
     _sweep,
     _phase,
     _compare,
     _saved.Report(),
     _saved.Plot(),
+    _bench,
 )
 
 _EPILOG = """\
 examples:
   jaxinit demo                                        the whole story in about two minutes
   jaxinit probe model.py:net --input 32x784           your own Flax model, and what is wrong with it
+  jaxinit init-table model.py:net --input 32x784      which initializer each parameter got
   jaxinit simulate --depth 50 --init he,xavier        signal and gradient, layer by layer
   jaxinit sweep --depth 10,50 --activation tanh,relu  the same over a grid of networks
   jaxinit phase tanh                                  order, chaos and the edge between them
@@ -55,6 +58,9 @@ def _common() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--quiet", action="store_true", help="print nothing but the path of the report, and errors"
+    )
+    group.add_argument(
+        "--plain", action="store_true", help="for logs: no lines around tables, no colour, no progress bar"
     )
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return common
@@ -90,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without ⟨z²⟩ shows ? and goes on
     options = parser().parse_args(words)
-    out = Output(as_json=options.json, quiet=options.quiet, words=words)
+    out = Output(as_json=options.json, quiet=options.quiet, plain=options.plain, words=words)
     try:
         code = options.run(options, out) or 0
     except KeyboardInterrupt as stop:

@@ -33,15 +33,28 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+def _without_lines(thing: Any) -> Any:
+    """A table, or a record's, as columns of blanks."""
+    table = thing.table() if hasattr(thing, "table") else thing
+    if hasattr(table, "box"):
+        table.box, table.pad_edge, table.show_lines = None, False, False
+    return table
+
+
 def _reader_left() -> None:
     raise BrokenPipeError
 
 
 class Output:
-    """The output of one command. `words` are its arguments, for the line that runs it again."""
+    """The output of one command. `words` are its arguments, for the line that runs it again.
 
-    def __init__(self, *, as_json: bool = False, quiet: bool = False, words: Sequence[str] = ()) -> None:
-        self.as_json, self.quiet = as_json, quiet
+    `plain` is for logs, on a terminal too: columns of blanks instead of lines, no colour, no bars.
+    """
+
+    def __init__(
+        self, *, as_json: bool = False, quiet: bool = False, plain: bool = False, words: Sequence[str] = ()
+    ) -> None:
+        self.as_json, self.quiet, self.plain = as_json, quiet, plain
         self.rerun = shlex.join(["jaxinit", *words])
 
     def _console(self, error: bool) -> Console:
@@ -49,10 +62,11 @@ class Output:
 
         stream = sys.stderr if error else sys.stdout
         width = None
-        if not stream.isatty():
+        if self.plain or not stream.isatty():
             columns = os.environ.get("COLUMNS", "")
             width = int(columns) if columns.isdigit() and int(columns) > 20 else _PLAIN_WIDTH
-        console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+        dull: dict[str, Any] = {"color_system": None, "force_terminal": False} if self.plain else {}
+        console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False, **dull)
         setattr(console, "on_broken_pipe", _reader_left)  # noqa: B010 (rich would exit with 1)
         return console
 
@@ -64,6 +78,8 @@ class Output:
     def say(self, *things: Any, **style: Any) -> None:
         """Print text or rich renderables to stdout, unless --json or --quiet."""
         if self.talks:
+            if self.plain:
+                things = tuple(map(_without_lines, things))
             self._console(error=False).print(*things, **style)
 
     def result(self, value: dict[str, Any]) -> None:
@@ -82,7 +98,7 @@ class Output:
     def progress(self, title: str) -> Iterator[Callable[[int, int], object]]:
         """A function of (done, total): a bar on a terminal, one line at the end in a log, else nothing."""
         began = time.monotonic()
-        if self.quiet or not sys.stderr.isatty():
+        if self.quiet or self.plain or not sys.stderr.isatty():
             yield lambda done, total: None
         else:
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from jaxinit.cli._output import Output
     from jaxinit.records import Convergence, Propagation
 
+#: Points of a sweep that figures and report show, evenly spaced.
+POINTS = 8
+
 
 def rich_table(content: Any) -> Any:
     """A plain table of `jaxinit.report` as a rich one."""
@@ -89,7 +92,7 @@ def file_name(label: str) -> str:
 
 
 def draw(target: Path, records: dict[str, Any], *, kind: str = "png", theme: str = "light") -> list[Path]:
-    """Save the figures: one of all Propagation records together, one of each other record."""
+    """Save the figures: one of all Propagation records together, one of each other record that has one."""
     from jaxinit import plot
     from jaxinit.records import Propagation
 
@@ -98,7 +101,7 @@ def draw(target: Path, records: dict[str, Any], *, kind: str = "png", theme: str
     if spread:
         paths.append(plot.save(plot.depth_profiles(spread, theme=theme), target / f"profiles.{kind}"))
     for label, record in records.items():
-        if label not in spread:
+        if label not in spread and plot.drawable(record):
             paths.append(plot.save(plot.figure(record, theme=theme), target / f"{file_name(label)}.{kind}"))
     return paths
 

@@ -22,12 +22,9 @@ examples:
 """
 
 
-#: Points of a sweep that are shown, evenly spaced.
-_POINTS = 8
-
-
 def load(files: list[str]) -> dict[str, Any]:
-    """Label -> record from `FILE` (labelled by its name) or `LABEL=FILE`; of a sweep, a record a point."""
+    """Label -> record from `FILE` (labelled by its name) or `LABEL=FILE`; after a sweep, some of its points."""
+    from jaxinit.cli._results import POINTS
     from jaxinit.records import Sweep, load
 
     out: dict[str, Any] = {}
@@ -38,10 +35,9 @@ def load(files: list[str]) -> dict[str, Any]:
         if label in out:
             raise ValueError(f"two records are labelled {label!r}: name them, as in first={path}")
         record = load(path)
+        out[label] = record
         if isinstance(record, Sweep):
-            out |= {f"{label}: {name}": point for name, point in record.propagations(_POINTS).items()}
-        else:
-            out[label] = record
+            out |= {f"{label}: {name}": point for name, point in record.propagations(POINTS).items()}
     return out
 
 

@@ -16,11 +16,9 @@ examples:
   jaxinit sweep --depth 200 --weight-variance 1:2:101 --resume runs/fine --json
 
 Every option that takes a list is an axis of the grid. LOW:HIGH:COUNT is a range of evenly spaced numbers.
-The record of all points is DIR/sweep.npz; figures and report show at most 8 of them, evenly spaced.
+The record of all points is DIR/sweep.npz and its heat maps are DIR/sweep.png; of single points figures and report show
+at most 8, evenly spaced.
 """
-
-#: Points that figures and report show.
-_SHOWN = 8
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -100,11 +98,11 @@ def run_command(options: argparse.Namespace, out: Output) -> None:
     out.say(record.table(max_rows=48))
     files: list[Any] = []
     if options.out:
-        target, shown = Path(options.out), record.propagations(_SHOWN)
-        files = [record.save(target / "sweep.npz"), *_results.draw(target, shown)]
-        some = "" if len(shown) == len(record.points) else f" ({len(shown)} of {len(record.points)} points)"
-        page = report(shown, target / "report.html", title=record.label.capitalize() + some, rerun=out.rerun)
-        files.append(page)
+        title = record.label.capitalize()
+        records = {"sweep": record, **record.propagations(_results.POINTS)}
+        files = _results.draw(Path(options.out), records)
+        page = report(records, Path(options.out) / "report.html", title=title, rerun=out.rerun)
+        files = [record.save(Path(options.out) / "sweep.npz"), *files, page]
         out.path(page)
     points = [_results.propagation_json(point) for point in record.propagations().values()]
     out.result({"command": "sweep", "axes": record.axes, "points": points, "files": files})

@@ -7,6 +7,7 @@ registered record. The header holds the structure; arrays are members of the arc
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import math
 import os
@@ -22,6 +23,8 @@ VERSION = 1
 
 T = TypeVar("T")
 _registry: dict[str, type] = {}
+#: Records that areas above define, which register themselves when imported.
+_ABOVE = {"FiniteWidth": "jaxinit.meanfield", "InitTable": "jaxinit.adapt"}
 
 
 def saved(cls: type[T]) -> type[T]:
@@ -75,6 +78,8 @@ def _decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return tuple(_decode(v, arrays) for v in inside)
     if kind == "dict":
         return {k: _decode(v, arrays) for k, v in inside.items()}
+    if kind not in _registry and kind in _ABOVE:
+        importlib.import_module(_ABOVE[kind])
     return _registry[kind](**{k: _decode(v, arrays) for k, v in inside.items()})
 
 

@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxinit.initializers as ji
+from jaxinit import records
 from jaxinit.adapt import init_table, reinit
 
 KEY = jax.random.key(0)
@@ -99,12 +100,14 @@ def test_bad_rules(variables):
 def test_table(variables):
     rows = init_table(Net(), jnp.ones((1, 6, 6, 8)))
     assert rows["params/conv/kernel"].matches == "he_normal"
-    assert rows["params/conv/kernel"].asked == ji.he_normal() and rows["params/conv/kernel"].agrees
+    assert rows["params/conv/kernel"].asked == repr(ji.he_normal()) and rows["params/conv/kernel"].agrees
     assert rows["params/head/kernel"].matches == "glorot_uniform"
     assert rows["params/hidden/kernel"].law == "orthogonal" and rows["params/hidden/kernel"].agrees
     assert rows["params/attention/query/kernel"].matches == "lecun_normal"
     assert rows["params/norm/scale"].law == "ones" and rows["params/head/bias"].law == "zeros"
-    assert rows.table().row_count == len(rows.rows) == len(jax.tree.leaves(variables))
+    assert (
+        rows.table().row_count == len(rows.parameters) == len(rows.rows()) == len(jax.tree.leaves(variables))
+    )
     with pytest.raises(KeyError, match="params/head/bias"):
         rows["params/head/bia"]
 
@@ -131,6 +134,29 @@ def test_table_tells_laws_apart_and_sees_a_wrong_one():
     assert init_table(Liar(), jnp.ones((1, 64)))["params/kernel"].agrees is False
     with pytest.raises(TypeError, match="init_table"):
         init_table(nn.Dense(3))
+
+
+def test_table_takes_models_as_probe_does_and_is_a_record(tmp_path):
+    """Factories and functions are drawn here; the table saves itself and tells what is not as asked."""
+    factory = init_table(lambda rngs: nnx.Linear(64, 32, kernel_init=ji.he_normal(), rngs=rngs))
+    assert factory["kernel"].matches == "he_normal" and factory["bias"].law == "zeros"
+    pair = init_table((lambda key: {"w": ji.he_uniform()(key, (64, 32))}, lambda params, x: x @ params["w"]))
+    assert pair["w"].matches == "he_uniform"
+    with pytest.raises(TypeError, match=r"init_table\(model=\.\.\.\)"):
+        init_table(nn.Dense)
+
+    class Liar(nn.Module):
+        kernel_init: object = ji.he_normal()
+
+        @nn.compact
+        def __call__(self, x):
+            return x @ self.param("kernel", ji.lecun_normal(), (64, 64))
+
+    found = init_table(Liar(), jnp.ones((1, 64)))
+    assert [r.path for r in found.wrong()] == ["params/kernel"] and factory.wrong() == ()
+    assert found.table().caption == "! 1 of 1 not as asked" and found.rows()[0]["agrees"] is False
+    assert records.load(found.save(tmp_path / "table.npz")) == found
+    assert "params/kernel" in found._repr_html_()
 
 
 def test_kurtosis_constants():

@@ -9,11 +9,12 @@ import sys
 
 import numpy as np
 import pytest
+from rich.table import Table
 
 import jaxinit as ji
 from jaxinit import initializers
 from jaxinit.cli import _demo, _main, _results, main
-from jaxinit.cli._output import plain
+from jaxinit.cli._output import Output, plain
 
 SIMULATE = ["simulate", "--depth", "4", "--width", "16", "--seeds", "4"]
 COMPARE = [
@@ -37,35 +38,32 @@ def run_python(code, **environment):
     return subprocess.run(words, capture_output=True, timeout=120, env=environment)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["--help"],
-        ["demo", "--help"],
-        ["probe", "--help"],
-        ["simulate", "--help"],
-        ["sweep", "--help"],
-        ["compare", "--help"],
-        ["report", "--help"],
-        ["plot", "--help"],
-    ],
-)
-def test_help_is_quick_and_shows_an_example(words):
-    code = f"""
-import sys, time
-from jaxinit.cli import main
-try:
-    main({words!r})
-except SystemExit as end:
-    assert end.code == 0
-heavy = {{"jax", "numpy", "matplotlib", "flax", "optax", "rich"}} & set(sys.modules)
-assert not heavy, heavy
-print("seconds", time.process_time())  # of the processor: other work on the machine does not count
+def test_help_is_quick_and_shows_an_example():
+    """Of every command, in one process of its own that loads nothing heavy."""
+    code = """
+import contextlib, io, sys, time
+from jaxinit.cli._main import main, parser
+
+names = set(parser()._subparsers._group_actions[0].choices)
+for words in ([], *([name] for name in names)):
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        try:
+            main([*words, "--help"])
+        except SystemExit as end:
+            assert end.code == 0
+    text = shown.getvalue()
+    assert "example" in text and "\\n  jaxinit " + " ".join(words) in text, words
+    heavy = {"jax", "numpy", "matplotlib", "flax", "optax", "rich"} & set(sys.modules)
+    assert not heavy, (words, heavy)
+    if words:
+        assert all(f"  {option}" in text for option in ("--out", "--json", "--quiet", "--plain", "--debug")), words
+assert {"demo", "init-table", "simulate", "phase", "probe", "compare", "sweep", "report", "plot", "bench"} <= names
+print(time.process_time())  # of the processor: other work on the machine does not count
 """
     done = run_python(code)
     assert done.returncode == 0, done.stderr.decode()
-    assert "\n  jaxinit " in done.stdout.decode() and "example" in done.stdout.decode()
-    assert float(done.stdout.split()[-1]) < 1.0
+    assert float(done.stdout) < 1.0
 
 
 def test_version(capsys):
@@ -89,6 +87,28 @@ def test_simulate_shows_layers_and_verdicts(simulated):
     assert "layer" in out and "zeros: dead." in out and "normal(stddev=0.4): alive." in out
     assert "simulate zeros:" in err and "\x1b" not in out + err
     assert out.endswith(f"Report: {target / 'report.html'}\n")
+
+
+def test_plain_is_for_logs(monkeypatch):
+    """Neither lines nor colours, on a terminal too; numbers are those of the other table."""
+    table = Table("layer", "signal", title="by layer", show_lines=True)
+    table.add_row("1", "[bold]0.5", style="red")
+    shown = {}
+    for plain_mode in (False, True):
+        stream = io.StringIO()
+        stream.isatty = lambda: True
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            patch.setenv("TERM", "xterm-256color")
+            patch.delenv("NO_COLOR", raising=False)
+            Output(plain=plain_mode).say(table)
+        shown[plain_mode] = stream.getvalue()
+    assert "\x1b[" in shown[False] and "━" in shown[False]
+    assert [line.split() for line in shown[True].splitlines()] == [
+        ["by", "layer"],
+        ["layer", "signal"],
+        ["1", "[bold]0.5"],
+    ]
 
 
 def test_out_holds_records_figures_and_a_report(simulated):

@@ -45,8 +45,15 @@ def test_a_sweep_tells_and_keeps_what_the_api_finds(capsys, tmp_path):
     np.testing.assert_array_equal(
         told["points"][5]["statistics"]["second_moment"]["mean"], expected["second_moment"].mean[2, 1]
     )
-    assert {p.name for p in tmp_path.iterdir()} == {"sweep.npz", "profiles.png", "report.html", "run"}
-    assert next(iter(_saved.load([f"all={tmp_path / 'sweep.npz'}"]))) == "all: weight_variance=1, q=1"
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "sweep.npz",
+        "sweep.png",
+        "profiles.png",
+        "report.html",
+        "run",
+    }
+    labels = list(_saved.load([f"all={tmp_path / 'sweep.npz'}"]))
+    assert labels[:2] == ["all", "all: weight_variance=1, q=1"] and len(labels) == 7
 
     assert main([*SWEEP, "--resume", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out

@@ -1,5 +1,6 @@
 """`_repr_html_`: what a notebook shows is the table of the terminal, escaped, for light and dark pages."""
 
+import dataclasses
 import html.parser
 import io
 from typing import Any
@@ -10,6 +11,7 @@ from rich.console import Console
 
 import jaxinit as ji
 import jaxinit.records
+from jaxinit.adapt import InitTable, init_table
 from jaxinit.meanfield import FiniteWidth, finite_width
 from jaxinit.records import (
     Diagnosis,
@@ -99,6 +101,7 @@ def samples(synthetic: Any) -> dict[type, Record]:
         Diagnosis(HOSTILE, "simulation", ("1",), 4, (finding,), "vanishing", "a sentence", ("a check",)),
         Sweep.of({HOSTILE: (1.0, 2.0)}, [numbered, numbered]),
         finite_width(ji.Network(3, 8, "relu", weight_variance=2.0)),
+        dataclasses.replace(init_table({HOSTILE: np.ones((3, 2), np.float32)}), label=HOSTILE),
         ParameterStatistics((HOSTILE,), ((3, 2),), Statistic.of(np.ones((4, 1))), label=HOSTILE),
     ]
     return {type(record): record for record in made}
@@ -109,9 +112,9 @@ def records(synthetic: Any) -> dict[type, Record]:
     return samples(synthetic)
 
 
-#: The public records, and the one that theory has beside them.
+#: The public records, and those that areas have beside them.
 KINDS = [c for c in vars(jaxinit.records).values() if isinstance(c, type) and issubclass(c, Record)]
-KINDS = [*KINDS, FiniteWidth]
+KINDS = [*KINDS, FiniteWidth, InitTable]
 KINDS.remove(Record)
 
 

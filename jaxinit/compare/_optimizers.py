@@ -12,6 +12,12 @@ import optax
 
 from jaxinit._core import checks
 
+
+def none(learning_rate: Any) -> optax.GradientTransformation:
+    """The baseline of a study: no step at all, so that the test figures are those of the drawn network."""
+    return optax.set_to_zero()
+
+
 #: The optimizers known by name.
 NAMED: dict[str, Callable[[Any], Any]] = {
     "sgd": optax.sgd,
@@ -19,6 +25,7 @@ NAMED: dict[str, Callable[[Any], Any]] = {
     "nesterov": partial(optax.sgd, momentum=0.9, nesterov=True),
     "adam": optax.adam,
     "adamw": optax.adamw,
+    "none": none,
 }
 _WAY_OUT = "Pass a name or a factory such as `lambda learning_rate: optax.sgd(learning_rate, momentum=0.9)`."
 

@@ -67,9 +67,9 @@ def compare(
             the model's own initializers.
         data: "digits", "mnist1d", `(x, y)` arrays, an iterable of batches or a factory of one, the path of an
             .npz or a folder, or a `Dataset`; see `load_data`, which has the options. Nothing is ever downloaded.
-        optimizer: "sgd", "momentum", "nesterov", "adam", "adamw", or a factory
-            `learning_rate -> optax.GradientTransformation` (with any schedule or clipping in it); or a dict
-            of such by name, each of which is combined with every initializer.
+        optimizer: "sgd", "momentum", "nesterov", "adam", "adamw", "none" (no step: the drawn network as a
+            baseline), or a factory `learning_rate -> optax.GradientTransformation` (with any schedule or clipping
+            in it); or a dict of such by name, each of which is combined with every initializer.
         seeds: a count n (seeds 0 .. n-1) or distinct integers; seed s is fold_in(key(root), s).
         learning_rates: tried for each initializer; the best is chosen on validation data.
         steps: of each run, each on `batch_size` examples; epochs are permutations of the training part.

@@ -321,10 +321,13 @@ def test_schedules_and_clipping_come_with_the_factory(factory, programs):
 
 def test_several_optimizers_are_arms():
     forget()
-    record = run(optimizer={"plain": "sgd", "adam": "adam"})
-    assert record.initializers == ("he, plain", "he, adam", "zeros, plain", "zeros, adam")
+    record = run(optimizer={"plain": "sgd", "baseline": "none"})
+    assert record.initializers == ("he, plain", "he, baseline", "zeros, plain", "zeros, baseline")
     np.testing.assert_array_equal(record.train_loss[[0, 2]], run(optimizer="sgd").train_loss)
     assert record.config["programs"] == 4
+    drawn = record.validation_loss[[1, 3]]
+    np.testing.assert_array_equal(drawn, np.broadcast_to(drawn[..., :1], drawn.shape))
+    assert (drawn[..., 0] == record.validation_loss[[0, 2], ..., 0]).all(), "the same networks, not trained"
 
 
 def test_named_optimizers_take_a_traced_rate():

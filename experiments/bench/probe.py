@@ -1,7 +1,8 @@
 """probe against the floor: the same seeds through jit(vmap(init, value_and_grad, norms of parameters and gradients)).
 
-Both in one process, taking turns; seconds, warm; compilation apart, in CPU seconds; temporary memory as the compiler
-states it. The probe records its default statistics at the outputs of all modules.
+Both in one process, taking turns; the least CPU seconds of the whole process, of all its threads, so that a busy
+machine disturbs little; compilation apart; temporary memory as the compiler states it. The probe records its default statistics
+at the outputs of all modules.
 
     python experiments/bench/probe.py [--models mlp resnet transformer scan] [--rounds 5]
 """
@@ -11,14 +12,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _timing import paired
 
 from jaxinit.ensemble import keys_of
 from jaxinit.models import MLP
@@ -89,7 +88,7 @@ def probed(model: Any, x: Any, record: Any) -> tuple[Callable[[Any], Any], int]:
     args = (jnp.asarray(x),)
     built = _build(
         "probe", model, args, None, train=False, method=None, rngs=None, loss=None, backward=True, record=record,
-        optimizer=None, sites=None,
+        optimizer=None, sites=None, unformed=None,
     )  # fmt: skip
     rows = len(built.program.measure.watched.watched)
     return jax.vmap(lambda key: built.program(key, (args, None, None))), rows
@@ -103,6 +102,17 @@ def compiled(f: Callable[[Any], Any], keys: Any) -> tuple[Any, float, float, int
     program = lowered.compile()
     memory = program.memory_analysis()
     return program, middle - start, time.process_time() - middle, memory.temp_size_in_bytes
+
+
+def warm(programs: dict[str, Any], keys: Any, rounds: int) -> dict[str, float]:
+    """Least CPU seconds of a run, the programs taking turns."""
+    best = dict.fromkeys(programs, float("inf"))
+    for _ in range(rounds + 1):
+        for name, program in programs.items():
+            start = time.process_time()
+            jax.block_until_ready(program(keys))
+            best[name] = min(best[name], time.process_time() - start)
+    return best
 
 
 def main() -> None:
@@ -120,7 +130,7 @@ def main() -> None:
         keys = keys_of(np.arange(seeds), 0)
         f, rows = probed(model, x, args.record)
         (a, *cost_a), (b, *cost_b) = compiled(floor(model, x), keys), compiled(f, keys)
-        best = paired({"floor": partial(a, keys), "probe": partial(b, keys)}, args.rounds)
+        best = warm({"floor": a, "probe": b}, keys, args.rounds)
         costs = [
             *((new, old) for new, old in zip(cost_b[:2], cost_a[:2], strict=True)),
             (best["probe"], best["floor"]), (cost_b[2] / 2**20, cost_a[2] / 2**20),

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxinit._core import checks
+from jaxinit.probe._layout import BACKWARD, FORWARD, PAIRWISE
 from jaxinit.probe._names import site_names
 from jaxinit.probe._plan import Plan
-from jaxinit.probe._rows import BACKWARD, FORWARD, PAIRWISE
 from jaxinit.records import PROBE_STATISTICS, STATISTICS
 
 __all__ = ["SETS", "choose_sites", "choose_statistics"]

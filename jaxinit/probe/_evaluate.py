@@ -11,8 +11,9 @@ from jax.extend import core
 
 from jaxinit.models import MARK
 from jaxinit.probe import _equations as equations
+from jaxinit.probe._layout import Layout
 from jaxinit.probe._plan import Block, Place
-from jaxinit.probe._rows import Layout, backward_row, forward_row
+from jaxinit.probe._rows import backward_row, forward_row
 from jaxinit.probe._unformed import Unformed, multiply
 from jaxinit.probe._uses import Product
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxinit.probe._drawn import Drawn
+from jaxinit.probe._layout import exponent, power
 from jaxinit.probe._rows import wide
 from jaxinit.probe._unformed import figures
 
 __all__ = ["parameter_rows", "updates_of"]
+
+#: Arrays of up to this many entries are small: to copy them costs nothing.
+_SMALL = 1 << 13
 
 
 def parameter_rows(
@@ -31,26 +36,26 @@ def parameter_rows(
     """
     slopes: Sequence[Any] = [None] * len(parameters) if gradients is None else gradients
     unformed = _of_unformed(parameters, slopes, laws)
-    norms, sizes, bad = [], [], []
-    for n, (parameter, slope, stack) in enumerate(zip(parameters, slopes, stacks, strict=True)):
-        if n in unformed:
-            norms.append(unformed[n]["norm"])
-            sizes.append(unformed[n]["gradient_norm"])
-            bad.append(unformed[n]["gradient_nonfinite"])
-            continue
-        norms.append(_norm(wide(parameter), stack))
-        if slope is not None:
-            sizes.append(_norm(wide(slope), stack))
-            bad.append(_rows(jnp.mean, ~jnp.isfinite(slope), stack))
-    out = {"norm": _joined(norms)}
+    formed = [n for n in range(len(parameters)) if n not in unformed]
+
+    def figure(name: str, sums: tuple[list[int], Any]) -> Any:
+        """Of all parameters in order, from those that are formed in another and those that are not."""
+        owners, values = sums
+        rest = [unformed[n][name].astype(jnp.float32) for n in unformed]
+        owners = owners + [n for n, row in zip(unformed, rest, strict=True) for _ in range(len(row))]
+        return jnp.concatenate([values, *rest])[np.argsort(owners, kind="stable")]
+
+    owners, norms, _ = _norms(parameters, formed, stacks)
+    out = {"norm": figure("norm", (owners, norms))}
     size = jnp.where(out["norm"] > 0, out["norm"], jnp.nan)
     if gradients is not None:
-        out["gradient_norm"] = _joined(sizes)
+        owners, norms, bad = _norms(gradients, formed, stacks)
+        out["gradient_norm"] = figure("gradient_norm", (owners, norms))
         out["gradient_ratio"] = out["gradient_norm"] / size
-        out["gradient_nonfinite"] = _joined(bad)
+        out["gradient_nonfinite"] = figure("gradient_nonfinite", (owners, bad))
     if updates is not None:
-        steps = [_norm(wide(v), stack) for v, stack in zip(updates, stacks, strict=True)]
-        out["update_ratio"] = _joined(steps) / size
+        owners, norms, _ = _norms(updates, formed, stacks)
+        out["update_ratio"] = figure("", (owners, norms)) / size
     return out
 
 
@@ -59,10 +64,6 @@ def updates_of(optimizer: Any, gradients: Any, parameters: Any) -> Any:
     with jax.numpy_dtype_promotion("standard"):
         updates, _ = optimizer.update(gradients, optimizer.init(parameters), parameters)
     return updates
-
-
-def _joined(rows: Sequence[Any]) -> Any:
-    return jnp.concatenate([v.astype(jnp.float32) for v in rows])
 
 
 def _of_unformed(
@@ -75,16 +76,45 @@ def _of_unformed(
     return dict(zip(laws, rows, strict=True))
 
 
-# Reduced over axes as they are: to reshape a gradient first would make a copy of it, in another layout.
-def _rows(reduce: Callable[..., Any], array: Any, stack: int) -> Any:
-    """Reduced over all but the first `stack` axes: one entry a layer."""
-    found = reduce(array, axis=tuple(range(stack, array.ndim)))
-    return found.reshape((math.prod(array.shape[:stack]),))
+def _norms(arrays: Sequence[Any], which: Sequence[int], stacks: Sequence[int]) -> tuple[list[int], Any, Any]:
+    """Of these arrays, one entry a layer: whose it is, the Euclidean norm, and the share of rows, vectors along
+    the last axis, that hold a value that is not finite.
+
+    Small arrays of one shape are reduced together, and what remains to be done with the sums is done for all at once:
+    fewer operations to compile.
+    """
+    groups: dict[Any, list[int]] = {}
+    for n in which:
+        array = arrays[n]
+        alone = n if array.size > _SMALL else -1
+        groups.setdefault((alone, array.shape, array.dtype, stacks[n]), []).append(n)
+    tops, sums, bad = list[Any](), list[Any](), list[Any]()
+    owners = list[int]()
+    for (_, shape, _, stack), members in groups.items():
+        several = len(members) > 1
+        array = wide(jnp.stack([arrays[n] for n in members]) if several else arrays[members[0]])
+        layers = math.prod(shape[:stack]) * len(members)
+        for values, found in zip((tops, sums, bad), _sums(array, stack + several), strict=True):
+            values.append(found.reshape((layers,)).astype(jnp.float32))
+        owners += [n for n in members for _ in range(layers // len(members))]
+    if not owners:
+        return [], jnp.zeros(0), jnp.zeros(0)
+    top, total, share = (jnp.concatenate(v) for v in (tops, sums, bad))
+    # A maximum does not tell of nan everywhere; the squares do.
+    return owners, jnp.sqrt(total) * power(exponent(top), jnp.float32), share
 
 
-def _norm(array: Any, stack: int) -> Any:
-    """Euclidean norms, at the scale of each layer's largest entry: squares neither over- nor underflow."""
-    top = _rows(jnp.max, jnp.abs(array), stack)
-    scale = jnp.where(jnp.isfinite(top) & (top > 0), top, 1)
-    whole = scale.reshape(array.shape[:stack] + (1,) * (array.ndim - stack))
-    return scale * jnp.sqrt(_rows(jnp.sum, jnp.square(array / whole), stack))
+def _sums(array: Any, stack: int) -> tuple[Any, Any, Any]:
+    """The largest entry of each layer, the sum of squares at the scale of that, and the share of spoiled rows.
+
+    Reduced over axes as they are: to reshape a gradient first would make a copy of it, in another layout. The barrier
+    keeps the two reductions of a gradient together: a scheduler that does the first ones of all layers first would
+    have to hold all gradients.
+    """
+    inner = tuple(range(stack, array.ndim))
+    rest = inner[:-1]
+    top = jnp.max(jnp.max(jnp.abs(array), axis=inner[-1:]), axis=rest)
+    array, scale = jax.lax.optimization_barrier((array, power(-exponent(top), array.dtype)))
+    scaled = array * scale.reshape(scale.shape + (1,) * len(inner))
+    rows = jnp.sum(jnp.square(scaled), axis=inner[-1:])
+    return top, jnp.sum(rows, axis=rest), jnp.mean(~jnp.isfinite(rows), axis=rest, dtype=jnp.float32)

@@ -25,9 +25,9 @@ from jaxinit.probe import _inputs as inputs
 from jaxinit.probe import _losses as losses
 from jaxinit.probe._choices import Sites, choose_sites, choose_statistics
 from jaxinit.probe._evaluate import Watched
+from jaxinit.probe._layout import Layout
 from jaxinit.probe._program import Measure, Program
 from jaxinit.probe._record import propagation
-from jaxinit.probe._rows import Layout
 from jaxinit.probe._trace import Traced, refused, trace
 from jaxinit.probe._treatment import Treatment, treat
 from jaxinit.records import Propagation, Statistic

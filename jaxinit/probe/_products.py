@@ -18,10 +18,10 @@ from jaxinit.probe import _inputs as inputs
 from jaxinit.probe import _losses as losses
 from jaxinit.probe._choices import choose_sites
 from jaxinit.probe._evaluate import Watched
+from jaxinit.probe._layout import Layout
 from jaxinit.probe._names import indexed, site_names, site_rows
 from jaxinit.probe._plan import Plan
 from jaxinit.probe._program import streams
-from jaxinit.probe._rows import EXPONENT, Layout
 from jaxinit.probe._trace import Traced, refused, trace
 
 __all__ = ["Figures", "Layer", "Product", "Products", "products"]
@@ -124,7 +124,7 @@ class Products:
         """Measure one batch with these parameters (leaves, in the order of `names`); pure and traceable."""
         rest = jax.tree.leaves((state, args, streams(key)["dropout"]))
         _, rows = self._watched([*leaves, *rest], self._watched.probes())
-        log, mean = self._signal(rows, self._layout.forward(), "second_moment")
+        log, mean = self._signal(rows, False)
         return Figures(log, mean)
 
     @jax.numpy_dtype_promotion("standard")
@@ -138,8 +138,8 @@ class Products:
             return self._loss(jax.tree.unflatten(self.traced.output, outs), labels, keys["loss"]), rows
 
         back, rows = jax.grad(objective, has_aux=True)(self._watched.probes())
-        log, mean = self._signal(rows, self._layout.forward(), "second_moment")
-        gradient, _ = self._signal(back, self._layout.backward(), "grad_second_moment")
+        log, mean = self._signal(rows, False)
+        gradient, _ = self._signal(back, True)
         repeated = [_repeated(self.traced.plan, p) for p in self.products]
         sizes = np.log([float(p.size * n) for p, n in zip(self.products, repeated, strict=True)])
         return Figures(log, mean, gradient + jnp.asarray(sizes, jnp.float32))
@@ -154,24 +154,28 @@ class Products:
         with jax.numpy_dtype_promotion("standard"):
             return self._loss(self.output(leaves, state, args, key), labels, streams(key)["loss"])
 
-    def _signal(self, rows: Mapping[int, Any], entries: Mapping[str, int], name: str) -> tuple[Any, Any]:
+    def _signal(self, rows: Mapping[int, Any], backward: bool) -> tuple[Any, Any]:
         """Log second moment and mean of each product, repetitions pooled, from the rows of the places."""
-        at = dict(zip(entries, itertools.accumulate(entries.values(), initial=0), strict=False))
-        logs, means = [], []
+        parts = []
         for product in self.products:
-            index = tuple(slice(None) if i is None else i for i in product.at)
-            row = rows[product.place][index]
-            row = row.reshape((-1, row.shape[-1]))
-            ran = row[:, at["ran"]] > 0
-            square, exponent = row[:, at[name]], row[:, at[EXPONENT + name]]
-            log = jnp.where(ran, jnp.log(square) + exponent * _LN2, -jnp.inf)
+            row = rows[product.place][tuple(slice(None) if i is None else i for i in product.at)]
+            parts.append(row.reshape((-1, row.shape[-1])))
+        figures = self._layout.statistics(jnp.concatenate(parts), backward)
+        square = figures["grad_second_moment" if backward else "second_moment"]
+        log = jnp.log(square.mantissa[:, 0]) + square.exponent[:, 0] * _LN2
+        ends = list(itertools.accumulate(len(part) for part in parts))[:-1]
+        logs, means = [], []
+        for own in jnp.split(log, ends):
+            ran = ~jnp.isnan(own)
             count = jnp.sum(ran, dtype=jnp.float32)
-            total = jax.nn.logsumexp(log) if row.shape[0] > 1 else log[0]
+            total = jax.nn.logsumexp(jnp.where(ran, own, -jnp.inf)) if len(own) > 1 else own[0]
             logs.append(jnp.where(count > 0, total - jnp.log(count), jnp.nan))
-            if "mean" in at:
-                mean = jnp.sum(jnp.where(ran, row[:, at["mean"]], 0))
-                means.append(jnp.where(count > 0, mean / count, jnp.nan))
-        return jnp.stack(logs), jnp.stack(means) if means else None
+        if backward:
+            return jnp.stack(logs), None
+        for own in jnp.split(figures["mean"][:, 0], ends):
+            count = jnp.sum(~jnp.isnan(own), dtype=jnp.float32)
+            means.append(jnp.where(count > 0, jnp.nansum(own) / count, jnp.nan))
+        return jnp.stack(logs), jnp.stack(means)
 
 
 def _in_order(plan: Plan, chosen: Sequence[int]) -> tuple[Product, ...]:

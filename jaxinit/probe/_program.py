@@ -8,12 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxinit._core.scaled import Scaled
 from jaxinit.models import Marked
 from jaxinit.probe._evaluate import Watched
+from jaxinit.probe._layout import Layout
 from jaxinit.probe._parameters import parameter_rows, updates_of
 from jaxinit.probe._plan import Plan
-from jaxinit.probe._rows import EXPONENT, PER_SITE, Layout
 from jaxinit.probe._treatment import Treatment
 from jaxinit.probe._unformed import Unformed
 
@@ -90,10 +89,9 @@ class Measure:
 
     def _figures(self, forward: dict[int, Any], backward: dict[int, Any] | None) -> dict[str, Any]:
         """Statistics by name, (rows, entries), from the rows of each place."""
-        figures = _unpack(_stack(forward, self.watched.watched), self.layout.forward(), self.layout.wanted)
+        figures = self.layout.statistics(_stack(forward, self.watched.watched), False)
         if backward is not None:
-            rows = _stack(backward, self.watched.watched)
-            figures.update(_unpack(rows, self.layout.backward(), self.layout.wanted))
+            figures |= self.layout.statistics(_stack(backward, self.watched.watched), True)
         return figures
 
 
@@ -120,28 +118,6 @@ def _is_unformed(leaf: Any) -> bool:
 
 def _stack(rows: dict[int, Any], order: Sequence[int]) -> Any:
     return jnp.concatenate([rows[p].reshape((-1, rows[p].shape[-1])) for p in order])
-
-
-def _unpack(rows: Any, entries: dict[str, int], wanted: frozenset[str]) -> dict[str, Any]:
-    """Columns by name; nan ("undefined") in rows that did not run."""
-    columns, start = {}, 0
-    for name, length in entries.items():
-        columns[name] = rows[:, start : start + length]
-        start += length
-    ran = columns.pop("ran") > 0
-    out: dict[str, Any] = {}
-    for name, value in columns.items():
-        if name.startswith(EXPONENT):
-            continue
-        defined = jnp.where(ran, value, jnp.nan)
-        if EXPONENT + name in columns:
-            scaled = Scaled(defined, columns[EXPONENT + name].astype(jnp.int32))
-            for label, log in ((name, False), (f"log_{name}", True)):
-                if label in wanted:
-                    out[label] = Scaled(scaled.mantissa, scaled.exponent, log)
-        else:
-            out[name] = defined[:, 0] if name in PER_SITE else defined
-    return out
 
 
 def _named(figures: dict[str, Any]) -> dict[str, Any]:

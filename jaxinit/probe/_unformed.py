@@ -16,7 +16,9 @@ from jaxinit._core.struct import leaf, record
 from jaxinit.implicit import _frames, _gaussian, _haar
 from jaxinit.probe import _equations as equations
 from jaxinit.probe._drawn import Drawn
-from jaxinit.probe._rows import _exponent, _power, wide
+from jaxinit.probe._layout import exponent as exponent_of
+from jaxinit.probe._layout import power
+from jaxinit.probe._rows import wide
 
 __all__ = ["FIGURES", "Unformed", "figures", "matrix_shape", "multiply", "smaller", "stand_in"]
 
@@ -122,7 +124,7 @@ def _forward(
     exponent, x = _leveled(x)
     y, residual = module.forward(there, x, shape[1], scale)
     seen = exponent, _frames.gram(x, x), _spoiled(x)
-    return y * _power(exponent, y.dtype), (back, residual, seen)
+    return y * power(exponent, y.dtype), (back, residual, seen)
 
 
 def _backward(shape: tuple[int, int], scale: float, kind: str, saved: Any, d: Any) -> tuple[None, Any, Any]:
@@ -138,10 +140,10 @@ def _backward(shape: tuple[int, int], scale: float, kind: str, saved: Any, d: An
         known = squares = jnp.zeros((), d.dtype)
     # dL/dW = X^T D: its squared norm is the trace of (X X^T)(D D^T).
     trace = jnp.maximum(jnp.sum(gram * _frames.gram(d, d)), 0)
-    size = jnp.sqrt(trace) * _power(from_x, d.dtype) * _power(exponent, d.dtype)
+    size = jnp.sqrt(trace) * power(from_x, d.dtype) * power(exponent, d.dtype)
     bad = 1 - (1 - spoiled) * (1 - _spoiled(d))
     row = jnp.stack([known, squares, size, bad]).astype(jnp.float32)
-    return None, row, dx * _power(exponent, d.dtype)
+    return None, row, dx * power(exponent, d.dtype)
 
 
 _product.defvjp(_forward, _backward)
@@ -149,8 +151,8 @@ _product.defvjp(_forward, _backward)
 
 def _leveled(x: Any) -> tuple[Any, Any]:
     """x with a power of two taken out, so that inner products of its rows neither over- nor underflow."""
-    exponent = _exponent(jnp.max(jnp.abs(x)))
-    return exponent, x * _power(-exponent, x.dtype)
+    exponent = exponent_of(jnp.max(jnp.abs(x)))
+    return exponent, x * power(-exponent, x.dtype)
 
 
 def _spoiled(x: Any) -> Any:

@@ -39,9 +39,9 @@ STATISTICS: dict[str, tuple[str, tuple[str, ...]]] = {
 #: Statistics that only a probed model has, in the same form.
 PROBE_STATISTICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "position_correlation": ("mean cosine between the positions of one example", ("site",)),
-    "nonfinite_fraction": ("share of values that are nan or infinite", ("site",)),
+    "nonfinite_fraction": ("share of examples with a value that is nan or infinite", ("site",)),
     "grad_zero_fraction": ("share of units whose gradient is 0 on every input", ("site",)),
-    "grad_nonfinite_fraction": ("share of gradients that are nan or infinite", ("site",)),
+    "grad_nonfinite_fraction": ("share of examples with a gradient that is nan or infinite", ("site",)),
 }
 
 _ALL = {**STATISTICS, **PROBE_STATISTICS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -75,12 +76,15 @@ def _initializer(value: Any) -> Any:
 
 
 def label_of(value: Any) -> str:
-    """A name as it is, "default" for None, else the function's name or the call that makes the record."""
+    """A name as it is, "default" for None, else the function's name or the call that makes the record.
+
+    Without the addresses of objects: another process, which resumes the study, has others.
+    """
     if value is None:
         return "default"
     if isinstance(value, str):
         return value
-    return str(getattr(value, "__name__", None) or repr(value))
+    return str(getattr(value, "__name__", None) or re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value)))
 
 
 def rates_of(learning_rates: Any) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Training: one program for all runs, equal to a plain Optax loop, paired, resumable, honest about failure."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,11 +11,13 @@ import pytest
 from flax import nnx
 
 from jaxinit.compare import compare, load_data
+from jaxinit.compare._arms import label_of
 from jaxinit.compare._execute import Compiled, Pace, forget
 from jaxinit.compare._optimizers import NAMED, takes_traced_rate
 from jaxinit.compare._outcomes import Outcomes, Store
 from jaxinit.compare._task import task
 from jaxinit.compare._training import Programs, Work, batches, epochs
+from jaxinit.initializers import he_normal
 from jaxinit.models import MLP, adapt, from_functions
 
 RNG = np.random.default_rng(11)
@@ -317,6 +321,12 @@ def test_schedules_and_clipping_come_with_the_factory(factory, programs):
             x, y = data.x_train[index], jnp.asarray(data.y_train[index])
             params, memory, value = step(params, memory, x, y)
             assert record.train_loss[0, 1, 0, k] == pytest.approx(float(value), rel=1e-3)
+
+
+def test_labels_are_the_same_in_every_process():
+    drawn = functools.partial(jax.nn.initializers.normal(), dtype=jnp.float32)
+    assert " at 0x" in repr(drawn) and " at 0x" not in label_of(drawn)
+    assert [label_of(v) for v in (None, "he", he_normal())] == ["default", "he", "he_normal()"]
 
 
 def test_several_optimizers_are_arms():

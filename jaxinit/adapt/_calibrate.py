@@ -18,7 +18,7 @@ from flax import nnx
 
 from jaxinit._core import checks
 from jaxinit.adapt._calibrate_case import Case, Outcome, ownership, scaled_leaves
-from jaxinit.adapt._calibrate_start import STARTS, Start
+from jaxinit.adapt._calibrate_start import STARTS, begin
 from jaxinit.adapt._lsuv import lsuv
 from jaxinit.adapt._targets import choose, targets_of
 from jaxinit.probe import Products, batches_of, drawer, given_of, products
@@ -130,7 +130,7 @@ def calibrate(
         )  # fmt: skip
     batches = batches_of(where, x)
     targets = _labels(where, labels, len(batches))
-    found = products(
+    found = _traced(
         model, batches[0], params=nn.unbox(params), train=train, method=call, rngs=rngs, loss=loss,
         labels=None if targets is None else targets[0], where=where,
     )  # fmt: skip
@@ -139,10 +139,10 @@ def calibrate(
         keys = [jax.random.fold_in(key, 0x6A780100 + n) for n in range(len(batches))]
         batches = [draw(k, given_of(batch)) for k, batch in zip(keys, batches, strict=True)]
     wanted = targets_of(where, found, target, batches)
-    begin = Start(found, start)
     given = found.model.given if params is None else (nn.unbox(params), None)
-    leaves, state, squares = begin(key, batches[0], given)
-    own, kept = choose(where, found, [square == 0 for square in squares], include, exclude)
+    leaves, state, squares = begin(found, start, key, batches[0], given)
+    zero = tuple(square == 0 for square in squares)
+    own, kept = choose(where, found, zero, include, exclude)
     unasked = np.isnan(wanted)
     own = tuple(() if nothing else layers for layers, nothing in zip(own, unasked, strict=True))
     kept = tuple(
@@ -151,13 +151,14 @@ def calibrate(
     )
     bias = _biases(found, own, biases)
     case = Case(
-        found, tuple(leaves), state, tuple(batches), key, own, kept, bias, wanted, statistic, tolerance, passes,
+        found, tuple(leaves), state, tuple(batches), key, own, kept, zero, bias, wanted, statistic, tolerance, passes,
         targets,
     )  # fmt: skip
     outcome = _METHODS[method](case)
-    new = _apply(
-        tuple(leaves), ownership(found, own), outcome.factors, ownership(found, bias), outcome.shifts
-    )
+    new = outcome.leaves
+    if new is None:
+        owner, shifted = ownership(found, own), ownership(found, bias)
+        new = _apply(tuple(leaves), owner, outcome.factors, shifted, outcome.shifts)
     config = {
         "label": found.model.name, "method": method,
         "target": target if isinstance(target, (str, dict)) else float(target),
@@ -166,6 +167,29 @@ def calibrate(
     }  # fmt: skip
     record = _record(case, outcome, method, squares, config)
     return _returned(model, params, found, new, state, key), record
+
+
+_traces: list[tuple[Any, Products]] = []
+_REMEMBERED = 8
+
+
+def _traced(model: Any, x: Any, *, params: Any, labels: Any, **choices: Any) -> Products:
+    """The same trace, and thus the same compiled search, for the same linen module and batches alike."""
+    if not isinstance(model, nn.Module) or choices["rngs"] is not None:
+        return products(model, x, params=params, labels=labels, **choices)
+    shapes = jax.eval_shape(lambda *trees: trees, params, labels, x)
+    numerics = [getattr(jax.config, name) for name in ("jax_enable_x64", "jax_default_matmul_precision")]
+    question = (model, shapes, numerics, choices)
+    for asked, known in _traces:
+        try:
+            if bool(asked == question):
+                return known
+        except (TypeError, ValueError):  # modules that hold arrays are never alike
+            continue
+    found = products(model, x, params=params, labels=labels, **choices)
+    _traces.append((question, found))
+    del _traces[:-_REMEMBERED]
+    return found
 
 
 def _is_key(value: Any) -> bool:

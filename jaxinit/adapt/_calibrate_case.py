@@ -29,6 +29,7 @@ class Case:
         own: by site, the layers of parameters that it scales: those of its kernel that no earlier site owns; empty
             where nothing is to be changed.
         kept: by site without own layers, its status and why; None for the others.
+        zero: for each parameter, in the shape of its stacks, which of its layers are 0.
         bias: by site, the layers of its bias if they may be shifted.
         targets: by site, what the statistic should be; nan where nothing is asked.
         statistic: "second moment" or "variance".
@@ -45,6 +46,7 @@ class Case:
     key: Any
     own: tuple[tuple[Layer, ...], ...]
     kept: tuple[tuple[str, str] | None, ...]
+    zero: tuple[np.ndarray, ...]
     bias: tuple[tuple[Layer, ...], ...]
     targets: np.ndarray
     statistic: str
@@ -73,6 +75,7 @@ class Outcome:
         statistic: what `before` and `after` are, where it is not the case's own.
         targets: where they are not the case's own.
         figures: numbers of the whole model.
+        leaves: the new parameters, where the method has made them already.
     """
 
     factors: np.ndarray
@@ -85,6 +88,7 @@ class Outcome:
     statistic: str | None = None
     targets: np.ndarray | None = None
     figures: dict[str, float] = dataclasses.field(default_factory=dict)
+    leaves: Any = None
 
 
 def ownership(products: Products, layers: Sequence[Sequence[Layer]]) -> list[np.ndarray]:
@@ -108,7 +112,7 @@ def scaled_leaves(
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             out.append(leaf)
             continue
-        wide = jnp.promote_types(leaf.dtype, jnp.float32)
+        wide = jnp.float64 if leaf.dtype == jnp.float64 else jnp.float32
         shape = own.shape + (1,) * (leaf.ndim - own.ndim)
         factor = jnp.where(own >= 0, factors.astype(wide)[own], 1).reshape(shape)
         shift = jnp.where(moved >= 0, shifts.astype(wide)[moved], 0).reshape(shape)

@@ -16,6 +16,7 @@ __all__ = ["Dependence", "lsuv", "search", "status_of"]
 
 #: A scale that is multiplied by e^step changes the log of the statistic by less than this times the step: it has none.
 _NO_EFFECT = 0.05
+_AS_IT_WAS = "its scale is as it was"
 _UNMOVED = "the scale does not change it: its input is 0 and it shows its bias, or its kernel is normalized"
 #: Steps of ln(scale) are at most this large; where the signal overflows they are this one.
 _LARGEST, _RETREAT = 15.0, -7.0
@@ -136,13 +137,16 @@ def _plan(given: Given, now: Search, statistic: Any, mean: Any, variance: bool) 
     return step, jnp.where(first, -mean, 0.0)
 
 
-def search(products: Products, backward: bool, variance: bool, given: Given) -> Search:
-    """The whole search: one loop, in which the model is evaluated with scaled parameters and every site is read."""
+def search(products: Products, backward: bool, variance: bool, given: Given) -> tuple[Search, list[Any]]:
+    """The whole search: one loop, in which the model is evaluated with scaled parameters and every site is read; and
+    the parameters that it ends with."""
     count = len(products.products)
 
+    def scaled(now: Search) -> list[Any]:
+        return scaled_leaves(given.leaves, given.owner, jnp.exp(now.scale), given.bias, now.shift)
+
     def evaluate(now: Search) -> Search:
-        leaves = scaled_leaves(given.leaves, given.owner, jnp.exp(now.scale), given.bias, now.shift)
-        figures = measure(products, backward, given, leaves)
+        figures = measure(products, backward, given, scaled(now))
         statistic = statistic_of(figures, variance, given.before)
         # What the last step did, beyond the effect of the others' steps that is known.
         moved = (now.step != 0) & jnp.isfinite(statistic) & jnp.isfinite(now.statistic)
@@ -151,7 +155,7 @@ def search(products: Products, backward: bool, variance: bool, given: Given) -> 
         told = moved & (jnp.abs(now.step) > 0.05)
         slope = jnp.where(told, jnp.clip(found, 0.2, 8.0), now.slope)
         idle = told & (jnp.abs(found) < _NO_EFFECT)
-        scale = jnp.where(idle, now.scale - now.step, now.scale)
+        scale = jnp.where(idle, 0.0, now.scale)
         now = now._replace(
             scale=scale, slope=slope, fixed=now.fixed | idle, statistic=statistic, mean=figures.mean,
             first=jnp.where(now.evaluations == 0, statistic, now.first),
@@ -160,7 +164,7 @@ def search(products: Products, backward: bool, variance: bool, given: Given) -> 
         step, shift = _plan(given, now, statistic, figures.mean, variance)
         change = (step != 0) | (shift != 0)
         return now._replace(
-            scale=now.scale + step, shift=now.shift + shift, step=step, passes=now.passes + change,
+            scale=now.scale + step, shift=now.shift + shift, step=step, passes=now.passes + change.astype(jnp.int32),
             running=jnp.any(change | idle),
         )  # fmt: skip
 
@@ -169,18 +173,22 @@ def search(products: Products, backward: bool, variance: bool, given: Given) -> 
         zero, zero, zero, given.slope, jnp.zeros(count, jnp.int32), jnp.zeros(count, bool), zero, zero, zero,
         jnp.zeros((), jnp.int32), jnp.ones((), bool),
     )  # fmt: skip
-    return jax.lax.while_loop(lambda now: now.running, evaluate, start)
+    last = jax.lax.while_loop(lambda now: now.running, evaluate, start)
+    return last, scaled(last)
 
 
 def lsuv(case: Case) -> Outcome:
     """Scale every site, in the order of execution, until its statistic is at its target."""
-    count = len(case.own)
-    return run(case, in_order(count), backward=False, before=np.full(count, -1, np.int32))
+    return run(case, dependence_of(case), backward=False, before=np.full(len(case.own), -1, np.int32))
 
 
-def in_order(count: int) -> Dependence:
-    """Nothing known but the order: each site may depend on all before it, in any way."""
-    return Dependence(np.zeros((count, count)), np.tril(np.ones((count, count), bool), -1))
+def dependence_of(case: Case) -> Dependence:
+    """As the program says; what comes later in the program (loops) is left to the repetition of the search."""
+    if any(case.bias):  # shifted biases are of no degree in anything
+        count = len(case.own)
+        return Dependence(np.eye(count), np.tril(np.ones((count, count), bool), -1))
+    degrees, bends = case.products.dependence(case.own, case.zero)
+    return Dependence(np.tril(degrees), np.tril(bends, -1))
 
 
 def run(case: Case, dependence: Dependence, *, backward: bool, before: np.ndarray) -> Outcome:
@@ -198,12 +206,13 @@ def run(case: Case, dependence: Dependence, *, backward: bool, before: np.ndarra
         movable, np.array([bool(layers) for layers in case.bias]), logs.astype(np.float32), before,
         np.float32(case.tolerance), np.int32(case.passes),
     )  # fmt: skip
-    found = jax.device_get(_search(case.products, backward, case.statistic == "variance", given))
+    search, leaves = _search(case.products, backward, case.statistic == "variance", given)
+    found = jax.device_get(search)
     first, last = (np.exp(np.asarray(v, np.float64)) for v in (found.first, found.statistic))
     status = status_of(case, last, found.fixed, found.passes)
     return Outcome(
         np.exp(np.asarray(found.scale, np.float64)), np.asarray(found.shift, np.float64), first, last,
-        np.asarray(found.passes), status, int(found.evaluations),
+        np.asarray(found.passes), status, int(found.evaluations), leaves=leaves,
     )  # fmt: skip
 
 
@@ -227,8 +236,10 @@ def status_of(
             out.append(kept)
         elif value == 0:
             out.append(("dead", "it is given zeros, or what it is multiplied with is 0"))
+        elif fixed[n] and case.products.products[n].bias and value > target:
+            out.append(("not converged", f"its bias alone is above the target; {_AS_IT_WAS}"))
         elif fixed[n]:
-            out.append(("constant", _UNMOVED))
+            out.append(("constant", f"{_UNMOVED}; {_AS_IT_WAS}"))
         elif abs(value / target - 1) <= case.tolerance:
             out.append(("converged", ""))
         else:

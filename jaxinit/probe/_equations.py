@@ -21,6 +21,7 @@ __all__ = [
     "body_inputs",
     "kind_of",
     "loop_of",
+    "only_body",
     "piece",
     "run_again",
 ]
@@ -52,6 +53,16 @@ def bodies(eqn: core.JaxprEqn) -> list[core.ClosedJaxpr]:
 
 def _first(eqn: core.JaxprEqn, *names: str) -> Any:
     return next(eqn.params[name] for name in names if name in eqn.params)
+
+
+def only_body(eqn: core.JaxprEqn) -> core.ClosedJaxpr | None:
+    """The program that a call executes as it stands, also one with a derivative of its own; None if it is no call."""
+    if kind_of(eqn) in (CALL, REMAT):
+        return bodies(eqn)[0]
+    if eqn.primitive.name.startswith(("custom_jvp_call", "custom_vjp_call")):
+        body = _first(eqn, "call_jaxpr", "fun_jaxpr")
+        return body if isinstance(body, core.ClosedJaxpr) else core.ClosedJaxpr(body, ())
+    return None
 
 
 def body_inputs(eqn: core.JaxprEqn) -> Sequence[Any]:

@@ -17,11 +17,12 @@ from jaxinit.models import Marked, marked
 from jaxinit.probe import _inputs as inputs
 from jaxinit.probe import _losses as losses
 from jaxinit.probe._choices import choose_sites
+from jaxinit.probe._degrees import forms_of, joined
 from jaxinit.probe._evaluate import Watched
 from jaxinit.probe._layout import Layout
 from jaxinit.probe._names import indexed, site_names, site_rows
 from jaxinit.probe._plan import Plan
-from jaxinit.probe._program import streams
+from jaxinit.probe._program import Measure, streams
 from jaxinit.probe._trace import Traced, refused, trace
 
 __all__ = ["Figures", "Layer", "Product", "Products", "products"]
@@ -104,10 +105,12 @@ class Products:
         chosen = choose_sites("products", "ops", plan, model.marks)
         self.products = _in_order(plan, chosen)
         examples = inputs.examples_of(arguments) or 1
-        wanted = frozenset({"second_moment", "mean", "grad_second_moment"})
-        self._layout = Layout(examples, False, wanted)
-        self._watched = Watched(plan.block, plan.places, chosen, self._layout)
+        layout = Layout(examples, False, frozenset({"second_moment", "mean", "grad_second_moment"}))
+        watched = Watched(plan.block, plan.places, chosen, layout)
+        self._forward = Measure(plan, watched, layout, traced.output, None, None)
+        self._both = Measure(plan, watched, layout, traced.output, loss, None)
         self._loss = loss
+        self._rows = _rows(plan, watched.watched, self.products)
 
     def layer_name(self, layer: Layer) -> str:
         """The path of a parameter, with the layer of a stacked one: layers[3]/fc/kernel."""
@@ -119,63 +122,89 @@ class Products:
         """The layers of a parameter: itself, if no scan goes through it."""
         return [Layer(parameter, at) for at in itertools.product(*map(range, self.stacks[parameter]))]
 
-    @jax.numpy_dtype_promotion("standard")  # the model was traced so
+    def dependence(
+        self, own: Sequence[Sequence[Layer]], zero: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How each product's value (row) depends on the scales of the layers that each product owns (column).
+
+        `own`: by product, the layers that are scaled with it. `zero`: for each parameter, which of its layers are 0
+        and stay so. Returns (degrees, bends): the value is prod_c scale_c^degrees[r, c] times a function of the
+        scales with bends[r, c].
+        """
+        forms = forms_of(self.traced.plan, zero)
+        starts = [0, *itertools.accumulate(value.size for value in zero)]
+        owner = np.full(starts[-1], -1)
+        for n, layers in enumerate(own):
+            for layer in layers:
+                offset = np.ravel_multi_index(layer.at, self.stacks[layer.parameter]) if layer.at else 0
+                owner[starts[layer.parameter] + offset] = n
+        count = len(self.products)
+        degrees, bends = np.zeros((count, count)), np.zeros((count, count), bool)
+        for n, product in enumerate(self.products):
+            form = joined([
+                f for (place, at), f in forms.items()
+                if place == product.place
+                and all(a is None or a == i for a, i in zip(product.at, at, strict=True))
+            ])  # fmt: skip
+            for bit, degree in form.degrees.items():
+                if owner[bit] >= 0:
+                    degrees[n, owner[bit]] += degree
+            found = owner[_bits(form.bends)]
+            bends[n, found[found >= 0]] = True
+        return degrees, bends
+
     def forward(self, leaves: Sequence[Any], state: Any, args: Any, key: Any) -> Figures:
         """Measure one batch with these parameters (leaves, in the order of `names`); pure and traceable."""
-        rest = jax.tree.leaves((state, args, streams(key)["dropout"]))
-        _, rows = self._watched([*leaves, *rest], self._watched.probes())
-        log, mean = self._signal(rows, False)
-        return Figures(log, mean)
+        found = self._forward(self._tree(leaves), state, args, None, streams(key))
+        return Figures(self._pooled(found["second_moment"]), self._means(found["mean"]))
 
-    @jax.numpy_dtype_promotion("standard")
     def both(self, leaves: Sequence[Any], state: Any, args: Any, labels: Any, key: Any) -> Figures:
         """As `forward`, and the gradient of the loss."""
-        keys = streams(key)
-        rest = jax.tree.leaves((state, args, keys["dropout"]))
-
-        def objective(probes: Any) -> Any:
-            outs, rows = self._watched([*leaves, *rest], probes)
-            return self._loss(jax.tree.unflatten(self.traced.output, outs), labels, keys["loss"]), rows
-
-        back, rows = jax.grad(objective, has_aux=True)(self._watched.probes())
-        log, mean = self._signal(rows, False)
-        gradient, _ = self._signal(back, True)
-        repeated = [_repeated(self.traced.plan, p) for p in self.products]
-        sizes = np.log([float(p.size * n) for p, n in zip(self.products, repeated, strict=True)])
-        return Figures(log, mean, gradient + jnp.asarray(sizes, jnp.float32))
-
-    def output(self, leaves: Sequence[Any], state: Any, args: Any, key: Any) -> Any:
-        """The model's output."""
-        params = jax.tree.unflatten(jax.tree.structure(self.abstract[0]), list(leaves))
-        return self.model.apply(params, state, args, streams(key)["dropout"])
+        found = self._both(self._tree(leaves), state, args, labels, streams(key))
+        sizes = [math.log(p.size * len(rows)) for p, rows in zip(self.products, self._rows, strict=True)]
+        gradient = self._pooled(found["grad_second_moment"]) + np.asarray(sizes, np.float32)
+        return Figures(self._pooled(found["second_moment"]), self._means(found["mean"]), gradient)
 
     def loss(self, leaves: Sequence[Any], state: Any, args: Any, labels: Any, key: Any) -> Any:
         """The scalar that is differentiated."""
+        keys = streams(key)
         with jax.numpy_dtype_promotion("standard"):
-            return self._loss(self.output(leaves, state, args, key), labels, streams(key)["loss"])
+            output = self.model.apply(self._tree(leaves), state, args, keys["dropout"])
+            return self._loss(output, labels, keys["loss"])
 
-    def _signal(self, rows: Mapping[int, Any], backward: bool) -> tuple[Any, Any]:
-        """Log second moment and mean of each product, repetitions pooled, from the rows of the places."""
-        parts = []
-        for product in self.products:
-            row = rows[product.place][tuple(slice(None) if i is None else i for i in product.at)]
-            parts.append(row.reshape((-1, row.shape[-1])))
-        figures = self._layout.statistics(jnp.concatenate(parts), backward)
-        square = figures["grad_second_moment" if backward else "second_moment"]
-        log = jnp.log(square.mantissa[:, 0]) + square.exponent[:, 0] * _LN2
-        ends = list(itertools.accumulate(len(part) for part in parts))[:-1]
-        logs, means = [], []
-        for own in jnp.split(log, ends):
-            ran = ~jnp.isnan(own)
-            count = jnp.sum(ran, dtype=jnp.float32)
-            total = jax.nn.logsumexp(jnp.where(ran, own, -jnp.inf)) if len(own) > 1 else own[0]
-            logs.append(jnp.where(count > 0, total - jnp.log(count), jnp.nan))
-        if backward:
-            return jnp.stack(logs), None
-        for own in jnp.split(figures["mean"][:, 0], ends):
-            count = jnp.sum(~jnp.isnan(own), dtype=jnp.float32)
-            means.append(jnp.where(count > 0, jnp.nansum(own) / count, jnp.nan))
-        return jnp.stack(logs), jnp.stack(means)
+    def _tree(self, leaves: Sequence[Any]) -> Any:
+        return jax.tree.unflatten(jax.tree.structure(self.abstract[0]), list(leaves))
+
+    def _pooled(self, square: Any) -> Any:
+        """Log second moment of each product, its repetitions together."""
+        mantissa = square.mantissa[:, 0]
+        logs = jnp.log(mantissa) + square.exponent[:, 0].astype(jnp.float32) * _LN2
+        out = []
+        for rows in self._rows:
+            log = logs[rows]
+            ran = ~jnp.isnan(mantissa[rows])
+            total = jax.nn.logsumexp(jnp.where(ran, log, -jnp.inf)) if len(rows) > 1 else log[0]
+            out.append(total - jnp.log(jnp.sum(ran, dtype=jnp.float32)))
+        return jnp.stack(out)
+
+    def _means(self, mean: Any) -> Any:
+        return jnp.stack([jnp.nanmean(mean[rows, 0]) for rows in self._rows])
+
+
+def _rows(plan: Plan, watched: Sequence[int], found: Sequence[Product]) -> list[np.ndarray]:
+    """The rows of each product in what a `Measure` returns: places one after the other, each with all its iterations,
+    the last loop fastest."""
+    start, at = 0, {}
+    for p in watched:
+        lengths = tuple(loop.length for loop in plan.places[p].loops)
+        count = math.prod(lengths)
+        at[p] = np.arange(start, start + count).reshape(lengths)
+        start += count
+    return [np.ravel(at[p.place][tuple(slice(None) if i is None else i for i in p.at)]) for p in found]
+
+
+def _bits(value: int) -> list[int]:
+    return [n for n, digit in enumerate(reversed(bin(value)[2:])) if digit == "1"]
 
 
 def _in_order(plan: Plan, chosen: Sequence[int]) -> tuple[Product, ...]:
@@ -223,11 +252,6 @@ def _contracting(plan: Plan, operation: Any) -> tuple[int, ...] | None:
     if operation.primitive != "dot_general" or not operation.direct:
         return None
     return tuple(operation.params["dimension_numbers"][0][operation.operand])
-
-
-def _repeated(plan: Plan, product: Product) -> int:
-    loops = plan.places[product.place].loops
-    return math.prod(loop.length for loop, i in zip(loops, product.at, strict=True) if i is None)
 
 
 def products(

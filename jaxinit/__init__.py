@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jaxinit.activations import Activation as Activation
     from jaxinit.activations import gain as gain
     from jaxinit.activations import torch_gain as torch_gain
+    from jaxinit.adapt import calibrate as calibrate
     from jaxinit.adapt import critical as critical
     from jaxinit.adapt import init_table as init_table
     from jaxinit.adapt import reinit as reinit
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     from jaxinit.network import Spatial as Spatial
     from jaxinit.probe import probe as probe
     from jaxinit.probe import watch as watch
+    from jaxinit.records import Calibration as Calibration
     from jaxinit.records import Convergence as Convergence
     from jaxinit.records import Diagnosis as Diagnosis
     from jaxinit.records import Finding as Finding
@@ -110,7 +112,7 @@ if TYPE_CHECKING:
 #: Area -> the public names it defines (a test holds this to the imports above).
 _NAMES = {
     "activations": "Activation gain torch_gain",
-    "adapt": "critical init_table reinit",
+    "adapt": "calibrate critical init_table reinit",
     "compare": "compare",
     "diagnose": "diagnose",
     "initializers": """
@@ -125,7 +127,7 @@ _NAMES = {
     "models": "MLP",
     "network": "Network Residual Spatial",
     "probe": "probe watch",
-    "records": "Convergence Diagnosis Finding PhaseDiagram Propagation Spectrum Statistic Sweep load",
+    "records": "Calibration Convergence Diagnosis Finding PhaseDiagram Propagation Spectrum Statistic Sweep load",
     "report": "report",
     "simulate": "simulate sweep",
 }

@@ -14,6 +14,8 @@ import jaxinit.records
 from jaxinit.adapt import InitTable, init_table
 from jaxinit.meanfield import FiniteWidth, finite_width
 from jaxinit.records import (
+    CalibratedSite,
+    Calibration,
     Diagnosis,
     Finding,
     ParameterStatistics,
@@ -83,6 +85,7 @@ def samples(synthetic: Any) -> dict[type, Record]:
         HOSTILE,
         "here",
     )
+    site = CalibratedSite(HOSTILE, "gather", (HOSTILE,), "dead", 1.0, 2.0, 0.0, 0.0, 1.0, 1, HOSTILE)
     numbered = Propagation("simulation", ("1", "2", "3"), 1, log_second_moment=q)
     made = [
         relabel(Propagation("simulation", ("1", HOSTILE, "3"), 1, log_second_moment=q)),
@@ -99,6 +102,7 @@ def samples(synthetic: Any) -> dict[type, Record]:
         relabel(Spectrum(axes[0], axes[0], None, np.zeros(1), np.ones(1), 0.0, 1.0, np.ones(2), 1.0)),
         relabel(synthetic.convergence()),
         Diagnosis(HOSTILE, "simulation", ("1",), 4, (finding,), "vanishing", "a sentence", ("a check",)),
+        Calibration(HOSTILE, "lsuv", "variance", (site,), 2),
         Sweep.of({HOSTILE: (1.0, 2.0)}, [numbered, numbered]),
         finite_width(ji.Network(3, 8, "relu", weight_variance=2.0)),
         dataclasses.replace(init_table({HOSTILE: np.ones((3, 2), np.float32)}), label=HOSTILE),

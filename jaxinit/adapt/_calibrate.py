@@ -21,7 +21,7 @@ from jaxinit.adapt._calibrate_case import Case, Outcome, ownership, scaled_leave
 from jaxinit.adapt._calibrate_start import STARTS, begin
 from jaxinit.adapt._lsuv import lsuv
 from jaxinit.adapt._targets import choose, targets_of
-from jaxinit.probe import Products, batches_of, drawer, given_of, products
+from jaxinit.probe import Products, batches, products
 from jaxinit.records import CalibratedSite, Calibration, provenance
 
 __all__ = ["calibrate"]
@@ -128,19 +128,15 @@ def calibrate(
             where, "params", "None for an nnx module, which holds its own", type(params).__name__,
             "Update the module first: nnx.update(model, params).",
         )  # fmt: skip
-    batches = batches_of(where, x)
-    targets = _labels(where, labels, len(batches))
+    data = batches(x, key, where=where)
+    targets = _labels(where, labels, len(data))
     found = _traced(
-        model, batches[0], params=nn.unbox(params), train=train, method=call, rngs=rngs, loss=loss,
+        model, data[0], params=nn.unbox(params), train=train, method=call, rngs=rngs, loss=loss,
         labels=None if targets is None else targets[0], where=where,
     )  # fmt: skip
-    draw = drawer(batches[0])
-    if draw is not None:
-        keys = [jax.random.fold_in(key, 0x6A780100 + n) for n in range(len(batches))]
-        batches = [draw(k, given_of(batch)) for k, batch in zip(keys, batches, strict=True)]
-    wanted = targets_of(where, found, target, batches)
+    wanted = targets_of(where, found, target, data)
     given = found.model.given if params is None else (nn.unbox(params), None)
-    leaves, state, squares = begin(found, start, key, batches[0], given)
+    leaves, state, squares = begin(found, start, key, data[0], given)
     zero = tuple(square == 0 for square in squares)
     own, kept = choose(where, found, zero, include, exclude)
     unasked = np.isnan(wanted)
@@ -151,7 +147,7 @@ def calibrate(
     )
     bias = _biases(found, own, biases)
     case = Case(
-        found, tuple(leaves), state, tuple(batches), key, own, kept, zero, bias, wanted, statistic, tolerance, passes,
+        found, tuple(leaves), state, data, key, own, kept, zero, bias, wanted, statistic, tolerance, passes,
         targets,
     )  # fmt: skip
     outcome = _METHODS[method](case)

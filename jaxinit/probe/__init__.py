@@ -1,13 +1,11 @@
 """Any model at initialization: forward and backward statistics of every module and operation, over seeds."""
 
-from jaxinit.probe._inputs import batches_of as batches_of
-from jaxinit.probe._inputs import drawer as drawer
-from jaxinit.probe._inputs import given_of as given_of
 from jaxinit.probe._probe import probe as probe
 from jaxinit.probe._products import Figures as Figures
 from jaxinit.probe._products import Layer as Layer
 from jaxinit.probe._products import Product as Product
 from jaxinit.probe._products import Products as Products
+from jaxinit.probe._products import batches as batches
 from jaxinit.probe._products import products as products
 from jaxinit.probe._watch import Watch as Watch
 from jaxinit.probe._watch import watch as watch

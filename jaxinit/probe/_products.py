@@ -25,9 +25,11 @@ from jaxinit.probe._plan import Plan
 from jaxinit.probe._program import Measure, streams
 from jaxinit.probe._trace import Traced, refused, trace
 
-__all__ = ["Figures", "Layer", "Product", "Products", "products"]
+__all__ = ["Figures", "Layer", "Product", "Products", "batches", "products"]
 
 _LN2 = math.log(2.0)
+#: Of the keys that draw inputs: distinct from the small numbers that models fold in.
+_DRAWN = 0x6A780100
 
 
 class Layer(NamedTuple):
@@ -252,6 +254,28 @@ def _contracting(plan: Plan, operation: Any) -> tuple[int, ...] | None:
     if operation.primitive != "dot_general" or not operation.direct:
         return None
     return tuple(operation.params["dimension_numbers"][0][operation.operand])
+
+
+def batches(x: Any, key: Any, *, where: str = "batches") -> tuple[Any, ...]:
+    """The batches of `x` (an argument of `probe`) as tuples of the call's arguments, arrays throughout: where only a
+    shape is given, entries are drawn N(0, 1) from `key`, others for every batch.
+
+    Raises:
+        ValueError, TypeError: `x` is no batch.
+
+    Example:
+        >>> import jax, numpy as np
+        >>> from jaxinit.probe import batches
+        >>> ((x,),) = batches(jax.ShapeDtypeStruct((2, 3), np.float32), jax.random.key(0))
+        >>> x.shape
+        (2, 3)
+    """
+    given = inputs.batches_of(where, x)
+    draw = inputs.drawer(given[0])
+    if draw is None:
+        return tuple(given)
+    keys = [jax.random.fold_in(key, _DRAWN + n) for n in range(len(given))]
+    return tuple(draw(k, inputs.given_of(batch)) for k, batch in zip(keys, given, strict=True))
 
 
 def products(

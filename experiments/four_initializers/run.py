@@ -28,15 +28,13 @@ TINY = {"depth": 3, "width": 16, "seeds": 2, "steps": 20, "rates": (0.1,)}
 RANK_AT = (0, 1, 3, 10, 30, 100, 300, 1000)
 
 
-def ranks(model: MLP, data: Dataset, draw: Any, rate: float, steps: int) -> list[float]:
-    """Effective rank of the first hidden layer's pre-activations on validation data after each of RANK_AT steps.
+def ranks(model: MLP, data: Dataset, draws: dict[str, Any], rate: float, steps: int) -> list[list[float]]:
+    """By initializer, the effective rank of the first hidden layer's outputs on validation data after RANK_AT steps.
 
     exp of the entropy of the normalized singular values (Roy & Vetterli 2007); 0 for a layer that is all zeros. Full
     batches and plain gradient descent, so that nothing but the initializer could tell two units apart.
     """
     x, y = jnp.asarray(data.x_train), jnp.asarray(data.y_train)
-    held = jnp.asarray(data.x_validation)
-    model = model.clone(kernel_init=draw)
 
     def loss(params: Any) -> Any:
         logits = model.apply({"params": params}, x)
@@ -46,19 +44,24 @@ def ranks(model: MLP, data: Dataset, draw: Any, rate: float, steps: int) -> list
     def step(params: Any) -> Any:
         return jax.tree.map(lambda p, g: p - rate * g, params, jax.grad(loss)(params))
 
-    params = model.init(jax.random.key(0), x[:1])["params"]
-    out = []
-    for t in range(steps + 1):
-        if t in RANK_AT:
-            first = params["layer_1"]
-            z = np.asarray(held, np.float64) @ np.asarray(first["kernel"], np.float64) + np.asarray(
-                first["bias"]
-            )
-            s = np.linalg.svd(z, compute_uv=False)
-            p = s[s > 1e-12 * max(s[0], 1e-300)] / max(s.sum(), 1e-300)
-            out.append(float(np.exp(-(p * np.log(p)).sum())) if s[0] > 0 else 0.0)
-        params = step(params)
-    return out
+    found = []
+    for draw in draws.values():
+        params = model.clone(kernel_init=draw).init(jax.random.key(0), x[:1])["params"]
+        found.append([])
+        for t in range(steps + 1):
+            if t in RANK_AT:
+                found[-1].append(effective_rank(params["layer_1"], np.asarray(data.x_validation, np.float64)))
+            params = step(params)
+    return found
+
+
+def effective_rank(layer: Any, x: np.ndarray) -> float:
+    z = x @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"])
+    s = np.linalg.svd(z, compute_uv=False)
+    if s[0] == 0:
+        return 0.0
+    p = s[s > 1e-12 * s[0]] / s.sum()
+    return float(np.exp(-(p * np.log(p)).sum()))
 
 
 def main(out: Path, *, tiny: bool = False) -> Path:
@@ -72,6 +75,6 @@ def main(out: Path, *, tiny: bool = False) -> Path:
     )  # fmt: skip
     steps = min(max(RANK_AT), size["steps"])
     at = [t for t in RANK_AT if t <= steps]
-    table = np.array([ranks(model, data, draw, 0.1, steps) for draw in DRAWS.values()])
+    table = np.array(ranks(model, data, DRAWS, 0.1, steps))
     np.savez(out / "ranks.npz", at=np.array(at), rank=table, names=np.array(list(DRAWS)))
     return out

@@ -12,8 +12,9 @@ import jaxinit as ji
 from jaxinit.compare import load_data
 
 RATES = (0.0001, 0.001, 0.003, 0.01, 0.03, 0.1)
-FULL = {"depths": (4, 16, 64), "width": 64, "seeds": 4, "steps": 200, "rates": RATES}
-TINY = {"depths": (2,), "width": 16, "seeds": 2, "steps": 20, "rates": (0.01,)}
+ARMS = ("he", "gpt2", "fixup", "skipinit")
+FULL = {"arms": ARMS, "depths": (4, 16, 64), "width": 64, "seeds": 4, "steps": 200, "rates": RATES}
+TINY = {"arms": ARMS[1:3], "depths": (2,), "width": 16, "seeds": 2, "steps": 20, "rates": (0.01,)}
 
 
 class Block(nn.Module):
@@ -67,8 +68,9 @@ def main(out: Path, *, tiny: bool = False) -> Path:
     size = TINY if tiny else FULL
     data = load_data("digits")
     for depth in size["depths"]:
+        drawn = {name: scheme for name, scheme in arms(depth).items() if name in size["arms"]}
         train(
-            out, f"blocks_{depth:03d}", by_schemes(ResidualMLP(depth, size["width"], data.outputs)), arms(depth),
+            out, f"blocks_{depth:03d}", by_schemes(ResidualMLP(depth, size["width"], data.outputs)), drawn,
             data, "momentum", seeds=size["seeds"], learning_rates=size["rates"], steps=size["steps"],
             label=f"{depth} residual blocks of {size['width']}, digits",
         )  # fmt: skip

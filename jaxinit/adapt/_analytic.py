@@ -1,0 +1,284 @@
+"""The analytic method: second moments propagated through the model's own operations, and the scales that keep them.
+
+AutoInit (Bingham & Miikkulainen 2023, "AutoInit: analytic signal-preserving weight initialization for neural networks")
+propagates a mean and a variance from layer to layer. Here covariances travel too, by agreement of indices, so that
+pooling, attention and sums of values with common ancestors are seen; and the program itself is followed, so that no
+layer needs to be known by name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinit._core import checks
+from jaxinit.adapt._analytic_fields import Field, fresh_axes
+from jaxinit.adapt._analytic_values import Known, Value, field_of_data, from_moments, white
+from jaxinit.adapt._analytic_walk import Found, Walk
+from jaxinit.adapt._calibrate_case import Case, Outcome, ownership, scaled_leaves
+from jaxinit.probe import Products, batches, products
+from jaxinit.records import Propagation, Statistic, provenance
+
+__all__ = ["DIRECTIONS", "analytic", "analyze"]
+
+DIRECTIONS = ("forward", "backward", "both")
+_MOST = 12
+#: Scales that move less than this are at rest.
+_REST = 1e-3
+
+
+def analytic(case: Case) -> Outcome:
+    """Scale every site so that the analysis finds its statistic at its target; no data is run through the model.
+
+    Options: `direction`, one of `DIRECTIONS`:
+
+        "forward"    own(s) + rest = target                              (rest: biases)
+        "backward"   the gradient's second moment is the same at the site and at those before
+        "both"       2 / s^2 = 1 / forward + 1 / backward, as Glorot & Bengio (2010) average 1 / fan
+    """
+    direction = checks.choice("calibrate", "direction", case.options.get("direction", "forward"), DIRECTIONS)
+    count = len(case.own)
+    owners = ownership(case.products, case.own)
+    none = ownership(case.products, [()] * count)
+    factors, iterations = np.ones(count), np.zeros(count, int)
+    fixed = np.zeros(count, bool)
+    searched = _Search(case, owners, direction)
+    inputs = inputs_of(case.batches)
+
+    def walk(scale: Any = None) -> Walk:
+        leaves = scaled_leaves(case.leaves, owners, jnp.asarray(factors), none, jnp.zeros(count)) if (
+            factors != 1
+        ).any() else case.leaves  # fmt: skip
+        return Walk(case.products, [np.asarray(v) for v in leaves], case.state, inputs, case.key, scale)
+
+    first = walk()
+    before = _statistics(first, case)
+    evaluations, latest = 1, first
+    for _ in range(_MOST):
+        searched.begin(latest, fixed)
+        walk(searched.scale)
+        moved = np.where(fixed, 1.0, searched.chosen)
+        previous = {n: _fan(f) for n, f in latest.found.items()}
+        factors *= moved
+        changed = np.abs(np.log(moved)) > _REST
+        iterations += changed
+        latest = walk()
+        evaluations += 2
+        for n in np.flatnonzero(changed):
+            if math.isclose(_fan(latest.found.get(int(n), [])), previous.get(int(n), math.nan), rel_tol=1e-3):
+                fixed[n], factors[n] = True, 1.0
+        if not changed.any() or fixed[changed].all():
+            break
+    after = _statistics(latest, case)
+    status = tuple(_status(case, n, latest, float(after[n]), bool(fixed[n]), direction) for n in range(count))
+    return Outcome(factors, np.zeros(count), before, after, iterations, status, evaluations)
+
+
+def _fan(found: Sequence[Found]) -> float:
+    return max((f.fan for f in found), default=math.nan)
+
+
+class _Search:
+    """The factors of one pass, chosen as the sites are reached."""
+
+    def __init__(self, case: Case, owners: Sequence[np.ndarray], direction: str) -> None:
+        self.case, self.direction = case, direction
+        self.owner = [self._owner(owners, product) for product in case.products.products]
+        self.chosen = np.ones(len(case.own))
+        self.planned: dict[int, float] = {}
+        self.set: set[int] = set()
+        self.fixed = np.zeros(len(case.own), bool)
+
+    def _owner(self, owners: Sequence[np.ndarray], product: Any) -> int:
+        """The site whose factor multiplies the kernel, or -1."""
+        found = {int(o) for layer in product.kernel for o in np.ravel(owners[layer.parameter][layer.at])}
+        return found.pop() if len(found) == 1 else -1
+
+    def begin(self, latest: Walk, fixed: np.ndarray) -> None:
+        """A new pass: sites that are evaluated often take the factor that suits all evaluations of the last one."""
+        self.chosen[:] = 1.0
+        self.set.clear()
+        self.fixed = fixed
+        self.planned = {n: self._factor(n, found) for n, found in latest.found.items() if len(found) > 1}
+
+    def scale(self, index: int, found: Found) -> float:
+        owner = self.owner[index]
+        if owner < 0 or self.fixed[owner]:
+            return 1.0
+        if owner == index and index not in self.set:
+            self.set.add(index)
+            self.chosen[index] = self.planned.get(index) or self._factor(index, [found])
+        return float(self.chosen[owner])
+
+    def _factor(self, index: int, found: Sequence[Found]) -> float:
+        """What brings the mean over evaluations to the target."""
+        target = float(self.case.targets[index])
+        own = float(np.mean([f.own for f in found]))
+        centre = [f.mean**2 if self.case.statistic == "variance" else 0.0 for f in found]
+        rest = float(np.mean([f.second - f.own - c for f, c in zip(found, centre, strict=True)]))
+        if not self.case.own[index] or not own > 0 or not math.isfinite(own) or math.isnan(target):
+            return 1.0
+        forward = (target - rest) / own
+        gain = self.gain(found)
+        if self.direction == "forward" or not gain > 0:
+            return math.sqrt(forward) if forward > 0 else 1.0
+        backward = 1.0 / gain
+        if self.direction == "backward":
+            return math.sqrt(backward)
+        return math.sqrt(2.0 / (1.0 / forward + 1.0 / backward)) if forward > 0 else math.sqrt(backward)
+
+    @staticmethod
+    def gain(found: Sequence[Found]) -> float:
+        """Growth of the gradient's second moment from the site to those before; 0 where there are none."""
+        values = [
+            f.size * f.fan * f.slope / sum(f.sources.values())
+            for f in found
+            if f.sources and math.isfinite(f.slope)
+        ]
+        return float(np.mean(values)) if values else 0.0
+
+
+def inputs_of(data: Sequence[Any], x: Any = None) -> list[Value]:
+    """The call's arguments as values: arrays by their moments, those of which `x` gives but a shape as N(0, 1)."""
+    out: list[Value] = []
+    given = jax.tree.leaves(x[0] if isinstance(x, list) else x)
+    for n, leaves in enumerate(zip(*(jax.tree.leaves(batch) for batch in data), strict=True)):
+        first = leaves[0]
+        if given and isinstance(given[n], jax.ShapeDtypeStruct):
+            out.append(white(first.shape))
+        elif jnp.issubdtype(first.dtype, jnp.floating) and first.size > 1:
+            whole = field_of_data(np.concatenate([np.asarray(v, np.float64) for v in leaves]))
+            out.append(_for_one(whole, first.shape))
+        else:
+            out.append(Known(np.asarray(first)))
+    return out
+
+
+def _for_one(whole: Field, shape: Sequence[int]) -> Field:
+    """The field of several batches, of the examples of one."""
+    if whole.shape == tuple(shape):
+        return whole
+    table = whole.table()[1] if shape[0] == 1 else whole.table()
+    return from_moments(fresh_axes(shape), whole.mean, table)
+
+
+def _statistics(walk: Walk, case: Case) -> np.ndarray:
+    out = np.full(len(case.own), np.nan)
+    for n, found in walk.found.items():
+        second, mean = np.mean([f.second for f in found]), np.mean([f.mean for f in found])
+        out[n] = second - mean**2 if case.statistic == "variance" else second
+    return out
+
+
+def _status(case: Case, n: int, walk: Walk, after: float, fixed: bool, direction: str) -> tuple[str, str]:
+    found = walk.found.get(n, [])
+    notes = "; ".join(sorted({note for f in found for note in f.notes}))
+    measured = f"measured, not analysed: {notes}" if notes else ""
+    kept = case.kept[n]
+    if not found:
+        return "unused", "the analysis did not reach it"
+    if kept is not None:
+        return kept
+    if after == 0:
+        return "dead", "it is given zeros, or what it is multiplied with is 0"
+    if fixed:
+        return "constant", "its parameters are divided by their own size before they are used"
+    if not all(f.fan > 0 for f in found) and not any(f.own > 0 for f in found):
+        return "not converged", f"no rule says how it depends on its parameters{': ' if notes else ''}{notes}"
+    if direction != "forward":
+        gain = _Search.gain(found)
+        return "converged", f"{direction}: gradients grow by {gain:.3g} across it" if gain else measured
+    target = case.targets[n]
+    if abs(after / target - 1) <= case.tolerance:
+        return "converged", measured
+    return (
+        "not converged",
+        f"{case.statistic} {after:.3g} instead of {target:.3g}; its bias is not scaled with it",
+    )
+
+
+def analyze(
+    model: Any,
+    x: Any,
+    *,
+    params: Any = None,
+    key: Any = None,
+    train: bool = False,
+    call: Any = None,
+) -> Propagation:
+    """What theory says of a model: mean and second moment at every product of parameters with the signal.
+
+    The model's program is followed with random fields in place of arrays: nothing is run, and no batch is drawn.
+
+        dense, conv    E[z z'] = n sigma_w^2 E[h h'] (+ bias), between any two entries
+        elementwise    all of it between two products as one function, by Gaussian quadrature between kinks
+        sum, product   covariances of common ancestors included
+        norms          divided by the root of the expected mean square
+        softmax        of exchangeable Gaussian logits, exactly; pooling by order statistics
+
+    Args:
+        model: as for `probe`.
+        x: a batch, of which only means and covariances are used; or `jax.ShapeDtypeStruct`s, for independent entries
+            of mean 0 and variance 1. Tokens and masks are used as they are.
+        params: parameters; by default the model's own draw with `key`. Of each only mean and second moment are used.
+        key: `jax.random.key(0)` by default.
+        train, call: as for `calibrate`.
+
+    Returns:
+        A Propagation of source "theory", to lay over one of `probe(model, x, sites="ops")`: `second_moment` and `mean`
+        at the same sites, loops that use the same parameters again averaged. `opaque` lists what there was no rule for:
+        it was run once on random inputs of the analysed moments.
+
+    Raises:
+        ValueError, TypeError: as `probe`.
+
+    Holds for wide layers with independent weights: the error of a site falls as 1/width, times its depth. A weight that
+    is used again (recurrence, tied embeddings) is taken for freshly drawn every time. Positions are exchangeable.
+
+    Example:
+        >>> import jax, flax.linen as nn
+        >>> from jaxinit.adapt import analyze
+        >>> model = nn.Sequential([nn.Dense(512), nn.relu, nn.Dense(512), nn.relu, nn.Dense(10)])
+        >>> run = analyze(model, jax.ShapeDtypeStruct((8, 256), "float32"))
+        >>> run.sites, run.second_moment.mean[:, 0].round(1).tolist()
+        (('layers_0', 'layers_2', 'layers_4'), [1.0, 0.5, 0.2])
+    """
+    where = "analyze"
+    key = (
+        jax.random.key(0, impl="threefry2x32") if key is None else checks.require_threefry(where, "key", key)
+    )
+    data = batches(x, key, where=where)
+    traced = products(model, data[0], params=params, train=train, method=call, where=where)
+    leaves, state = drawn(traced, data[0], params, key)
+    walk = Walk(traced, leaves, state, inputs_of(data, x), key)
+    return propagation_of(traced, walk)
+
+
+def drawn(traced: Products, args: Any, params: Any, key: Any) -> tuple[list[np.ndarray], Any]:
+    """Parameters, in order, and the other collections of a traced model."""
+    if traced.model.given is not None:
+        own, state = traced.model.given
+    else:
+        example = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), args)
+        own, state = jax.jit(traced.model.init)(key, example)
+    return [np.asarray(v) for v in jax.tree.leaves(own if params is None else params)], state
+
+
+def propagation_of(traced: Products, walk: Walk) -> Propagation:
+    """The record of a walk."""
+    seen = [n for n in range(len(traced.products)) if n in walk.found]
+    means = np.array([[np.mean([f.mean for f in walk.found[n]])] for n in seen])
+    seconds = np.array([[np.mean([f.second for f in walk.found[n]])] for n in seen])
+    notes = sorted({note for n in seen for f in walk.found[n] for note in f.notes})
+    with np.errstate(divide="ignore"):
+        logs = np.log(seconds)
+    return Propagation(
+        "theory", tuple(traced.products[n].name for n in seen), 1, second_moment=Statistic.exact(seconds),
+        log_second_moment=Statistic.exact(logs), mean=Statistic.exact(means), opaque=tuple(notes),
+        config={"label": f"{traced.model.name} (theory)"}, provenance=provenance(),
+    )  # fmt: skip

@@ -1,0 +1,288 @@
+"""Contractions: matrix products, convolutions, lookups in tables, windows.
+
+A product of the signal with a parameter is a new Gaussian field: given the signal, its entries are sums of many
+independent terms, and its covariance is that of the signal, summed (Neal 1996; for convolutions Novak et al. 2019).
+The parameter is taken for freshly drawn at every use, also when it is used again (recurrence) or transposed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jax.extend.core import primitives
+
+from jaxinit.adapt._analytic_algebra import apart, multiply, over, summed, turn_of
+from jaxinit.adapt._analytic_fields import Atom, Field, atoms_of, combine
+from jaxinit.adapt._analytic_order import largest
+from jaxinit.adapt._analytic_pointwise import IDENTITY, Applied, Unknown, apply
+from jaxinit.adapt._analytic_shapes import broadcast, transposed
+from jaxinit.adapt._analytic_values import Known, Value, aligned, as_field, from_moments, merged
+
+__all__ = ["Site", "convolution", "dot", "lookup", "window_extreme", "window_sum"]
+
+
+class Site:
+    """A product of a parameter with the signal.
+
+    Attributes:
+        index: tells sites apart.
+        kernel: the parameters that the operand is made of.
+        inner: the signal that is multiplied; None for a lookup.
+    """
+
+    def __init__(self, index: int, kernel: frozenset[int], inner: Field | None) -> None:
+        self.index, self.kernel, self.inner = index, kernel, inner
+
+
+def dot(u: Value, v: Value, dimensions: Any, site: Any) -> Field:
+    """As `lax.dot_general`; `site(kernel, inner)` is asked for where one operand is a parameter."""
+    (u_over, v_over), (u_batch, v_batch) = dimensions
+    x, y = as_field(u), as_field(v)
+    u_free = [k for k in range(len(x.axes)) if k not in (*u_over, *u_batch)]
+    v_free = [k for k in range(len(y.axes)) if k not in (*v_over, *v_batch)]
+    shape = (
+        [x.shape[k] for k in (*u_batch, *u_free)]
+        + [y.shape[k] for k in v_free]
+        + [x.shape[k] for k in u_over]
+    )
+    b, f, g, n = len(u_batch), len(u_free), len(v_free), len(shape)
+    c = len(u_over)
+    left = broadcast(transposed(x, [*u_batch, *u_free, *u_over]), shape, [*range(b + f), *range(n - c, n)])
+    right = broadcast(
+        transposed(y, [*v_batch, *v_free, *v_over]),
+        shape,
+        [*range(b), *range(b + f, b + f + g), *range(n - c, n)],
+    )
+    contracted = list(range(n - c, n))
+    kernel = _kernel(x, y)
+    if kernel is None:
+        (left, right), _ = aligned([left, right])
+        if left.terms and left.terms == right.terms and left.mean == right.mean:
+            return summed(Applied(apply(primitives.square_p, {}, [IDENTITY]), left), contracted)
+        return over(multiply(left, right), contracted)
+    signal, weight = (right, left) if kernel is x else (left, right)
+    (signal, weight), axes = aligned([signal, weight])
+    gone = [a for k in contracted for a in axes[k]]
+    kept = axes[: n - c]
+    atoms = [*atoms_of(kept), *gone]
+    table = weight.table(atoms) * signal.moments(atoms)
+    for a in reversed(gone):
+        table = a.size * table[..., 1] + a.size * (a.size - 1) * table[..., 0]
+    made = site(weight.parameters, signal)
+    out = from_moments(kept, 0.0, table, 1.0, {made.index: math.prod(a.size for a in atoms_of(kept))}, made)
+    return _with_mean(out, weight.mean, over(signal, contracted))
+
+
+def _kernel(x: Field, y: Field) -> Field | None:
+    pure = [f for f in (x, y) if f.parameters]
+    return pure[0] if len(pure) == 1 else None
+
+
+def _with_mean(out: Field, mean: float, total: Field) -> Field:
+    """Add what the mean of the weights makes of the signal."""
+    if not mean:
+        return out
+    both, axes = aligned([out, total])
+    return combine(zip(both, (1.0, mean), strict=True), axes)
+
+
+def convolution(u: Value, v: Value, params: dict[str, Any], shape: Sequence[int], site: Any) -> Field:
+    """As `lax.conv_general_dilated`, positions exchangeable."""
+    x, w = as_field(u), as_field(v)
+    lhs, rhs, out = params["dimension_numbers"]
+    if params["batch_group_count"] != 1:
+        raise Unknown("a convolution in groups of examples")
+    spatial = list(zip(lhs[2:], rhs[2:], out[2:], strict=True))
+    counts = [
+        _valid(
+            x.shape[i], w.shape[j], shape[o], params["window_strides"][k], params["padding"][k][0],
+            params["lhs_dilation"][k], params["rhs_dilation"][k],
+        )
+        for k, (i, j, o) in enumerate(spatial)
+    ]  # fmt: skip
+    for axis in range(len(x.axes)):
+        if len(x.axes[axis]) > 1:
+            x = merged(x, axis)
+        if len(w.axes[axis]) > 1:
+            w = merged(w, axis)
+    new: list[tuple[Atom, ...]] = [(Atom(n),) if n > 1 else () for n in shape]
+    new[out[0]] = x.axes[lhs[0]]
+    if any(new[o] and not x.axes[i] for i, _, o in spatial):
+        raise Unknown("a convolution that spreads one position")
+    table = _sums(x, w, lhs, rhs, out, new, counts)
+    mean = math.prod(counts) * w.shape[rhs[1]] * w.mean * x.mean
+    if w.parameters and x.parameters is None:
+        made = site(w.parameters, x)
+        return from_moments(tuple(new), mean, table - mean**2, 1.0, {made.index: math.prod(shape)}, made)
+    slope = math.prod(counts) * w.shape[rhs[1]] * w.second * x.slope
+    return from_moments(tuple(new), mean, table - mean**2, slope, x.sources)
+
+
+def _sums(x: Field, w: Field, lhs: Any, rhs: Any, out: Any, new: Any, counts: Sequence[float]) -> np.ndarray:
+    """E[z z'] of the result by agreement: over all pairs of taps and channels, weights times signal.
+
+    At positions that agree, taps that agree see one entry of the signal; at others, or with different taps, two.
+    """
+    atoms = atoms_of(tuple(new))
+    table = np.zeros((2,) * len(atoms))
+    inner = [(k, w.axes[j]) for k, j in ((-1, rhs[1]), *enumerate(rhs[2:])) if w.axes[j]]
+    kernel_atoms = [axis[0] for _, axis in inner] + list(w.axes[rhs[0]])
+    kernel = w.moments(kernel_atoms)
+    signal_atoms = list(atoms_of(x.axes))
+    signal = x.moments(signal_atoms)
+    where = {
+        **{a: ("batch", a) for a in x.axes[lhs[0]]},
+        **dict.fromkeys(x.axes[lhs[1]], ("channel", -1)),
+        **{a: ("position", k) for k, i in enumerate(lhs[2:]) for a in x.axes[i]},
+    }
+    places = {a: n for n, a in enumerate(atoms)}
+    for g in itertools.product((0, 1), repeat=len(atoms)):
+        features = g[places[new[out[1]][0]]] if new[out[1]] else 1
+        total = 0.0
+        for same in itertools.product((0, 1), repeat=len(inner)):
+            agree = {k: s for (k, _), s in zip(inner, same, strict=True)}
+            pairs = 1.0
+            for (k, axis), s in zip(inner, same, strict=True):
+                n = axis[0].size if k < 0 else counts[k]
+                pairs *= n if s else n * max(n - 1.0, 0.0)
+            index = []
+            for a in signal_atoms:
+                kind, k = where[a]
+                if kind == "batch":
+                    index.append(g[places[a]])
+                elif kind == "channel":
+                    index.append(agree.get(-1, 1))
+                else:
+                    at = new[out[2 + k]]
+                    index.append((g[places[at[0]]] if at else 1) * agree.get(k, 1))
+            weight = kernel[(*same, features)] if w.axes[rhs[0]] else kernel[same]
+            total += pairs * weight * signal[tuple(index)]
+        table[g] = total
+    return table
+
+
+def _valid(size: int, window: int, out: int, stride: int, low: int, grown: int, dilation: int) -> float:
+    """How many taps meet an entry of the signal, on average over the positions of the result."""
+    at = np.arange(out)[:, None] * stride - low + np.arange(window)[None, :] * dilation
+    inside = (at >= 0) & (at <= (size - 1) * grown) & (at % grown == 0)
+    return float(inside.sum()) / out
+
+
+def window_sum(value: Value, params: dict[str, Any], shape: Sequence[int]) -> Field:
+    """As `reduce_window_sum`."""
+    x, new, counts = _windows(as_field(value), params, shape)
+    atoms = list(atoms_of(x.axes))
+    table = x.table(atoms)
+    for k, count in counts.items():
+        at = atoms.index(x.axes[k][0])
+        same, other = np.take(table, [1], at), np.take(table, [0], at)
+        table = np.concatenate([count**2 * other, count * same + count * (count - 1) * other], axis=at)
+    for k in counts:
+        if not new[k]:
+            at = atoms.index(x.axes[k][0])
+            table = np.take(table, 1, axis=at)
+            atoms.pop(at)
+    factor = math.prod(counts.values())
+    return from_moments(new, x.mean * factor, table, x.slope * factor, x.sources, parameters=x.parameters)
+
+
+def window_extreme(value: Value, params: dict[str, Any], shape: Sequence[int], sign: int) -> Value:
+    """As `reduce_window_max` (sign 1) and `reduce_window_min` (-1): of independent entries, but for what they share."""
+    if isinstance(value, Applied):
+        inner = window_extreme(value.argument, params, shape, sign * turn_of(value))
+        return Applied(value.fn, as_field(inner))
+    x, new, counts = _windows(as_field(value), params, shape)
+    along = [x.axes[k][0] for k in counts]
+    others = [a for a in atoms_of(x.axes) if a not in along]
+    common, own = apart(x, others, along)
+    mean, variance = largest(max(1, round(math.prod(counts.values()))))
+    s2 = float(own[(1,) * own.ndim])
+    table = np.empty((2,) * len(others) + (2,) * len(along))
+    table[...] = common.reshape((2,) * len(others) + (1,) * len(along))
+    table[(slice(None),) * len(others) + (1,) * len(along)] += variance * own
+    order = list(atoms_of(x.axes))
+    table = np.moveaxis(table, range(table.ndim), [order.index(a) for a in (*others, *along)])
+    for k in counts:
+        if not new[k]:
+            at = order.index(x.axes[k][0])
+            table = np.take(table, 1, axis=at)
+            order.pop(at)
+    shift = sign * mean * math.sqrt(s2)
+    return from_moments(new, x.mean + shift, table, x.slope, x.sources, parameters=x.parameters)
+
+
+def _windows(x: Field, params: dict[str, Any], shape: Sequence[int]) -> tuple[Field, Any, dict[int, float]]:
+    """The field with one index an axis, the axes of the result, and per axis with a window its mean count."""
+    if any(n != 1 for name in ("base_dilation", "window_dilation") for n in params.get(name) or ()):
+        raise Unknown("a dilated window")
+    new, counts = list(x.axes), {}
+    for k, n in enumerate(params["window_dimensions"]):
+        if n == 1 and shape[k] == x.shape[k]:
+            continue
+        if len(x.axes[k]) > 1:
+            x = merged(x, k)
+        if not x.axes[k]:
+            continue
+        low = params["padding"][k][0]
+        counts[k] = _valid(x.shape[k], n, shape[k], params["window_strides"][k], low, 1, 1)
+    for k in range(len(new)):
+        new[k] = ((Atom(shape[k]),) if shape[k] > 1 else ()) if k in counts else x.axes[k]
+    return x, tuple(new), counts
+
+
+def lookup(operand: Value, indices: Known, params: dict[str, Any], shape: Sequence[int], site: Any) -> Field:
+    """As `lax.gather` of whole rows: entries of two places are one where the indices say so."""
+    x, numbers = as_field(operand), params["dimension_numbers"]
+    rows = set(numbers.collapsed_slice_dims)
+    sizes = params["slice_sizes"]
+    if getattr(numbers, "operand_batching_dims", ()) or set(numbers.start_index_map) != rows:
+        raise Unknown("a lookup of parts of rows")
+    if any(sizes[k] != x.shape[k] for k in range(len(x.axes)) if k not in rows):
+        raise Unknown("a lookup of parts of rows")
+    for k in rows:
+        if len(x.axes[k]) > 1:
+            x = merged(x, k)
+    places = np.asarray(indices.array)
+    weights = np.cumprod([1, *(x.shape[k] for k in numbers.start_index_map[:-1])])
+    labels = (places * weights).sum(axis=-1)
+    kept = [k for k in range(len(x.axes)) if k not in rows]
+    axes: list[tuple[Atom, ...]] = [()] * len(shape)
+    for k, at in zip(kept, numbers.offset_dims, strict=True):
+        axes[at] = x.axes[k]
+    batch = [k for k in range(len(shape)) if k not in numbers.offset_dims]
+    for k in batch:
+        axes[k] = (Atom(shape[k]),) if shape[k] > 1 else ()
+    agree = _coincidences(labels.reshape([n for n in labels.shape if n != 1]))
+    others = [a for k in kept for a in x.axes[k]]
+    row_atoms = [a for k in sorted(rows) for a in x.axes[k]]
+    table = x.table([*others, *row_atoms]).reshape((2,) * len(others) + (-1,))
+    same, other = table[..., -1], table[..., 0]
+    full = np.multiply.outer(agree, same) + np.multiply.outer(1.0 - agree, other)
+    atoms = [a for k in batch for a in axes[k]] + others
+    order = list(atoms_of(tuple(axes)))
+    full = np.moveaxis(full, range(full.ndim), [order.index(a) for a in atoms])
+    if x.parameters:
+        made = site(x.parameters, None)
+        return from_moments(tuple(axes), x.mean, full, 1.0, {made.index: math.prod(shape)}, made)
+    return from_moments(tuple(axes), x.mean, full, x.slope, x.sources, parameters=x.parameters)
+
+
+def _coincidences(labels: np.ndarray) -> np.ndarray:
+    """Probability that two entries are equal, by agreement on the axes."""
+    table = np.empty((2,) * labels.ndim)
+    for g in itertools.product((0, 1), repeat=labels.ndim):
+        fixed = [k for k, same in enumerate(g) if same]
+        rest = [k for k, same in enumerate(g) if not same]
+        cells = labels.transpose([*fixed, *rest]).reshape(math.prod(labels.shape[k] for k in fixed), -1)
+        squares = 0.0
+        for cell in cells if rest else ():
+            squares += float(np.square(np.unique(cell, return_counts=True)[1]).sum())
+        table[g] = squares / (len(cells) * cells.shape[1] ** 2) if rest else 1.0
+    for k, n in enumerate(labels.shape):
+        averaged, same = np.take(table, [0], k), np.take(table, [1], k)
+        table = np.concatenate([(averaged - same / n) / (1.0 - 1.0 / n), same], axis=k)
+    return table

@@ -1,0 +1,205 @@
+"""Equations that only rearrange entries: the same field with other axes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxinit.adapt._analytic_fields import Atom, Axes, Base, Field, atoms_of, covariance
+from jaxinit.adapt._analytic_values import from_moments, merged
+
+__all__ = ["broadcast", "concatenated", "part", "reshaped", "stacked", "transposed", "without"]
+
+
+def transposed(x: Field, order: Sequence[int]) -> Field:
+    return x.like(axes=tuple(x.axes[k] for k in order), mask=_mask(x, lambda m: np.transpose(m, order)))
+
+
+def without(x: Field, axes: Sequence[int]) -> Field:
+    """Squeezed: these axes have length 1."""
+    kept = tuple(a for k, a in enumerate(x.axes) if k not in axes)
+    return x.like(axes=kept, mask=_mask(x, lambda m: np.squeeze(m, tuple(axes))))
+
+
+def broadcast(x: Field, shape: Sequence[int], dimensions: Sequence[int]) -> Field:
+    """As `lax.broadcast_in_dim`: constant along new axes."""
+    axes: list[tuple[Atom, ...]] = [(Atom(n),) if n != 1 else () for n in shape]
+    for own, k in enumerate(dimensions):
+        if x.shape[own] == shape[k]:
+            axes[k] = x.axes[own]
+
+    def spread(mask: np.ndarray) -> np.ndarray:
+        at = [1] * len(shape)
+        for own, k in enumerate(dimensions):
+            at[k] = mask.shape[own]
+        return np.broadcast_to(mask.reshape(at), tuple(shape))
+
+    return x.like(axes=tuple(axes), mask=_mask(x, spread))
+
+
+def reshaped(x: Field, shape: Sequence[int]) -> Field:
+    """Atoms regrouped; one that a new axis ends in the middle of is split."""
+    old = [a for axis in x.axes for a in axis]
+    axes: list[tuple[Atom, ...]] = []
+    names: dict[Atom, tuple[Atom, ...]] = {}
+    while (k := len(axes)) < len(shape):
+        taken: list[Atom] = []
+        size = 1
+        while size < shape[k] and old:
+            a = old.pop(0)
+            if shape[k] % (size * a.size) == 0:
+                taken.append(a)
+            elif (need := shape[k] // size) * size == shape[k] and a.size % need == 0:
+                first, second = Atom(need), Atom(a.size // need)
+                origin = next((o for o, parts in names.items() if a in parts), None)
+                if origin is None:
+                    names[a] = (first, second)
+                else:
+                    names[origin] = tuple(
+                        b for p in names[origin] for b in ((first, second) if p is a else (p,))
+                    )
+                taken.append(first)
+                old.insert(0, second)
+                a = first
+            else:
+                return _forgotten(x, shape)
+            size *= a.size
+        axes.append(tuple(taken))
+    return x.renamed(names, tuple(axes)).like(mask=_mask(x, lambda m: np.reshape(m, shape)))
+
+
+def _forgotten(x: Field, shape: Sequence[int]) -> Field:
+    """Axes that cannot be told apart any more: entries agree everywhere or nowhere."""
+    n = math.prod(shape)
+    table = x.table()
+    weights = np.ones(())
+    for a in atoms_of(x.axes):
+        weights = np.multiply.outer(weights, np.array([a.size - 1.0, 1.0]))
+    weights[(1,) * weights.ndim] = 0.0
+    other = float((weights * table).sum() / max(n - 1, 1))
+    axes = tuple((Atom(m),) if m != 1 else () for m in shape)
+    new = np.full((2,) * len(atoms_of(axes)), other)
+    new[(1,) * new.ndim] = x.variance
+    return from_moments(axes, x.mean, new, x.slope, x.sources, parameters=x.parameters)
+
+
+def part(x: Field, axis: int, which: Any, size: int) -> Field:
+    """`size` of the entries along an axis; `which` names them, so that the same part is the same field.
+
+    With size 0 the axis goes: one entry of it. Other parts of one field count as uncorrelated, except for what they
+    have in common along the axis, which is nothing for units of a layer.
+    """
+    if size == x.shape[axis]:
+        return x
+    x = x if len(x.axes[axis]) < 2 else merged(x, axis)
+    own = x.axes[axis]
+    keep = size > 1
+    new = (Atom(size),) if keep else ()
+    axes = (*x.axes[:axis], *((new,) if size else ()), *x.axes[axis + 1 :])
+    if not own:
+        return x.like(axes=axes)
+    (atom,) = own
+
+    def cut(base: Base, places: Any) -> tuple[Base, Any]:
+        at = [j for j, place in enumerate(places) if atom in place]
+        if not at:
+            return base, places
+        (j,) = at
+        key = (j, which, size)
+        if key not in base.parts:
+            if places[j] != (atom,):
+                sizes, table = base.sizes, base.table  # a part of what it was split into
+            elif keep:
+                sizes, table = (*base.sizes[:j], size, *base.sizes[j + 1 :]), base.table
+            else:
+                sizes = (*base.sizes[:j], *base.sizes[j + 1 :])
+                table = np.take(base.table, 1, axis=j)
+            base.parts[key] = Base(sizes, table, base.slope, base.sources, base.product, base.parameter)
+        found = base.parts[key]
+        if len(found.sizes) < len(base.sizes):
+            return found, (*places[:j], *places[j + 1 :])
+        moved = tuple(b for a in places[j] for b in (new if a is atom else (a,)))
+        return found, (*places[:j], moved, *places[j + 1 :])
+
+    if any(t.over for t in x.terms):
+        x = collapsed(x)
+        (atom,) = x.axes[axis]
+    return x.mapped(cut, axes)
+
+
+def collapsed(x: Field) -> Field:
+    """The same moments in one new base, on the atoms of its axes."""
+    return from_moments(x.axes, x.mean, x.table(), x.slope, x.sources, parameters=x.parameters)
+
+
+def concatenated(parts: Sequence[Field], axis: int) -> Field:
+    """Parts along an axis: two entries that disagree there are of two parts, or of one, as often as chance has it."""
+    sizes = [p.shape[axis] for p in parts]
+    n = sum(sizes)
+    along = Atom(n)
+    lead = parts[0].axes
+    axes = (*lead[:axis], (along,), *lead[axis + 1 :])
+    others = [a for k, own in enumerate(axes) if k != axis for a in own]
+    renamed = [_matched(p, lead, axis) for p in parts]
+    shares = [m / n for m in sizes]
+    mean = sum(s * p.mean for s, p in zip(shares, renamed, strict=True))
+    same: Any = 0.0
+    apart: Any = 0.0
+    for (i, p), (j, q) in itertools.product(enumerate(renamed), repeat=2):
+        common = (p.mean - mean) * (q.mean - mean)
+        if i == j:
+            own = list(p.axes[axis])
+            table = p.table([*others, *own]) + common
+            inner = table.reshape((2,) * len(others) + (-1,))
+            here = inner[..., -1]
+            weights: Any = np.ones(())
+            for a in own:
+                weights = np.multiply.outer(weights, np.array([a.size - 1.0, 1.0]))
+            weights = weights.reshape(-1).copy()
+            weights[-1] = 0.0
+            there = inner @ (weights / weights.sum()) if weights.sum() else here
+            same = same + shares[i] * here
+            apart = apart + sizes[i] * (sizes[i] - 1) * there
+        else:
+            cross = covariance(p, q, others)
+            apart = apart + sizes[i] * sizes[j] * (cross + common)
+    apart = apart / max(n * (n - 1), 1)
+    at = sum(len(own) for own in axes[:axis])
+    slope = sum(s * p.slope for s, p in zip(shares, renamed, strict=True))
+    made_of: Any = [p.parameters for p in parts]
+    pure = None if None in made_of else frozenset().union(*made_of)
+    sources = {s: m for p in parts for s, m in p.sources.items()}
+    return from_moments(axes, float(mean), np.stack([apart, same], axis=at), slope, sources, parameters=pure)
+
+
+def _matched(p: Field, lead: Axes, axis: int) -> Field:
+    """With the atoms of `lead` on all axes but one."""
+    if all(len(a) == len(b) and [x.size for x in a] == [x.size for x in b]
+           for k, (a, b) in enumerate(zip(p.axes, lead, strict=True)) if k != axis):  # fmt: skip
+        names = {
+            a: (b,)
+            for k, (own, other) in enumerate(zip(p.axes, lead, strict=True))
+            if k != axis
+            for a, b in zip(own, other, strict=True)
+            if a is not b
+        }
+        new = tuple(p.axes[k] if k == axis else own for k, own in enumerate(lead))
+        return p.renamed(names, new) if names else p
+    for k in range(len(lead)):
+        if k != axis and len(p.axes[k]) > 1:
+            p = merged(p, k)
+    return _matched(p, lead, axis) if all(len(a) < 2 for a in lead) else p
+
+
+def stacked(fields: Sequence[Field]) -> Field:
+    """Along a new first axis."""
+    grown = [f.like(axes=((), *f.axes), mask=None, exponentials=None) for f in fields]
+    return grown[0] if len(grown) == 1 else concatenated(grown, 0)
+
+
+def _mask(x: Field, change: Any) -> Any:
+    return None if x.mask is None else type(x.mask)(change(np.asarray(x.mask.array)))

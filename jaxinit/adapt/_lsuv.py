@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit.adapt._calibrate_case import Case, Outcome, ownership, scaled_leaves
-from jaxinit.probe import Figures, Products
+from jaxinit.probe import Dependence, Figures, Products
 
-__all__ = ["Dependence", "lsuv", "search", "status_of"]
+__all__ = ["dependence_of", "lsuv", "run", "search"]
 
 #: A scale that is multiplied by e^step changes the log of the statistic by less than this times the step: it has none.
 _NO_EFFECT = 0.05
@@ -20,16 +20,6 @@ _AS_IT_WAS = "its scale is as it was"
 _UNMOVED = "the scale does not change it: its input is 0 and it shows its bias, or its kernel is normalized"
 #: Steps of ln(scale) are at most this large; where the signal overflows they are this one.
 _LARGEST, _RETREAT = 15.0, -7.0
-
-
-class Dependence(NamedTuple):
-    """How the statistic of each site (row) depends on the scale of each (column).
-
-    `degrees`: it grows with that power of the scale, exactly. `bends`: it depends on it in some other way.
-    """
-
-    degrees: np.ndarray
-    bends: np.ndarray
 
 
 class Given(NamedTuple):
@@ -184,11 +174,11 @@ def lsuv(case: Case) -> Outcome:
 
 def dependence_of(case: Case) -> Dependence:
     """As the program says; what comes later in the program (loops) is left to the repetition of the search."""
+    known = case.products.dependence(case.own, case.zero)
     if any(case.bias):  # shifted biases are of no degree in anything
         count = len(case.own)
-        return Dependence(np.eye(count), np.tril(np.ones((count, count), bool), -1))
-    degrees, bends = case.products.dependence(case.own, case.zero)
-    return Dependence(np.tril(degrees), np.tril(bends, -1))
+        known = known._replace(degrees=np.eye(count), bends=np.ones((count, count), bool))
+    return known._replace(degrees=np.tril(known.degrees), bends=np.tril(known.bends, -1))
 
 
 def run(case: Case, dependence: Dependence, *, backward: bool, before: np.ndarray) -> Outcome:

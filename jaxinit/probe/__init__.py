@@ -1,6 +1,7 @@
 """Any model at initialization: forward and backward statistics of every module and operation, over seeds."""
 
 from jaxinit.probe._probe import probe as probe
+from jaxinit.probe._products import Dependence as Dependence
 from jaxinit.probe._products import Figures as Figures
 from jaxinit.probe._products import Layer as Layer
 from jaxinit.probe._products import Product as Product

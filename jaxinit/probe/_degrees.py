@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -21,12 +21,14 @@ class Form(NamedTuple):
     """value = prod_l s_l^degrees[l] * (a function of the scales in `bends`), for positive scales s of the layers.
 
     `bends`: a set of layers, as the bits of an integer. `zero`: the value is 0 (or infinite, or nothing) whatever
-    the scales, and thus of every degree.
+    the scales, and thus of every degree. `via`: the products, as bits, whose values it is made of with no other
+    product in between.
     """
 
     degrees: Mapping[int, float]
     bends: int
     zero: bool = False
+    via: int = 0
 
 
 class _Stack(NamedTuple):
@@ -57,23 +59,28 @@ _POWERS = {"square": 2.0, "sqrt": 0.5, "rsqrt": -0.5, "cbrt": 1 / 3}
 _STEPS = 8
 
 
-def forms_of(plan: Plan, zero: Sequence[np.ndarray]) -> dict[tuple[int, tuple[int, ...]], Form]:
-    """The form of every place's value, by place and iteration; layers are numbered in the order of the parameters.
+def forms_of(
+    plan: Plan, zero: Sequence[np.ndarray], number: Callable[[int, tuple[int, ...]], int | None]
+) -> tuple[dict[int, Form], Form]:
+    """The form of every product's value, by number, and that of the outputs together.
 
-    `zero`: for each parameter, in the shape of its stacks, which of its layers are 0 and stay so.
+    Layers are numbered in the order of the parameters. `zero`: for each parameter, in the shape of its stacks,
+    which of its layers are 0 and stay so. `number`: of the product at a place and iteration, None for other places.
     """
-    return _Forms(plan, zero).found
+    forms = _Forms(plan, zero, number)
+    return forms.found, forms.output
 
 
 class _Forms:
-    def __init__(self, plan: Plan, zero: Sequence[np.ndarray]) -> None:
-        self.zero = zero
+    def __init__(self, plan: Plan, zero: Sequence[np.ndarray], number: Callable[..., int | None]) -> None:
+        self.zero, self.number = zero, number
         counts = [value.size for value in zero]
         self.start = list(itertools.accumulate(counts, initial=0))
-        self.found: dict[tuple[int, tuple[int, ...]], Form] = {}
+        self.found: dict[int, Form] = {}
         parameters = [self._settled(_Stack(n, ())) for n in range(len(zero))]
         rest = len(plan.block.jaxpr.invars) - len(parameters)
-        self._walk(plan.block.jaxpr, plan.block, [*parameters, *[_CONSTANT] * rest], ())
+        outs = self._walk(plan.block.jaxpr, plan.block, [*parameters, *[_CONSTANT] * rest], ())
+        self.output = joined([self._whole(v) for v in outs])
 
     def _settled(self, stack: _Stack) -> Form | _Stack:
         """A layer of its own, once all loops have gone through."""
@@ -103,9 +110,12 @@ class _Forms:
 
         def note(index: int) -> None:
             for variable, place in [] if block is None else block.taps.get(index, []):
+                n = self.number(place, at)
+                if n is None:
+                    continue
                 form = self._whole(read(variable))
-                known = self.found.get((place, at))
-                self.found[place, at] = form if known is None else joined([known, form])
+                self.found[n] = joined([self.found[n], form]) if n in self.found else form
+                env[variable] = form._replace(via=0 if form.zero else 1 << n)
 
         note(-1)
         for index, eqn in enumerate(jaxpr.eqns):
@@ -139,7 +149,7 @@ class _Forms:
         for n, body in enumerate(equations.bodies(eqn)):
             block = None if inside is None else inside[n]
             outs.append([self._whole(v) for v in self._walk(body.jaxpr, block, given[1:], at)])
-        return [_bent_by(joined(column), bent(chosen)) for column in zip(*outs, strict=True)]
+        return [_bent_by(joined(column), chosen) for column in zip(*outs, strict=True)]
 
     def _scan(
         self, eqn: core.JaxprEqn, given: list[Any], block: Block | None, at: tuple[int, ...]
@@ -170,14 +180,12 @@ def joined(forms: Sequence[Form]) -> Form:
     forms = [f for f in forms if not f.zero]
     if not forms:
         return _ZERO
-    bends = 0
+    bends = via = 0
     for f in forms:
-        bends |= f.bends
+        bends, via = bends | f.bends, via | f.via
     if all(f.degrees == forms[0].degrees for f in forms[1:]):
-        return Form(forms[0].degrees, bends)
-    for f in forms:
-        bends |= bent(f)
-    return Form({}, bends)
+        return Form(forms[0].degrees, bends, via=via)
+    return _bend(forms)
 
 
 def bent(form: Form) -> int:
@@ -188,8 +196,12 @@ def bent(form: Form) -> int:
     return bits
 
 
-def _bent_by(form: Form, bits: int) -> Form:
-    return form if form.zero and not bits else Form(form.degrees, form.bends | bits)
+def _bent_by(form: Form, *others: Form) -> Form:
+    """As it is, but for a further dependence on these."""
+    bends, via = form.bends, form.via
+    for other in others:
+        bends, via = bends | bent(other), via | other.via
+    return form._replace(bends=bends, via=via)
 
 
 def _of_literal(value: Any) -> Form:
@@ -208,7 +220,8 @@ def _times(a: Form, b: Form) -> Form:
     degrees = dict(a.degrees)
     for layer, d in b.degrees.items():
         degrees[layer] = degrees.get(layer, 0.0) + d
-    return Form({layer: d for layer, d in degrees.items() if d}, a.bends | b.bends, a.zero or b.zero)
+    degrees = {layer: d for layer, d in degrees.items() if d}
+    return Form(degrees, a.bends | b.bends, a.zero or b.zero, a.via | b.via)
 
 
 def _result(name: str, eqn: core.JaxprEqn, forms: list[Form]) -> Form:
@@ -217,14 +230,11 @@ def _result(name: str, eqn: core.JaxprEqn, forms: list[Form]) -> Form:
     elif name == "div":
         out = _times(forms[0], _power(forms[1], -1.0)) if not forms[1].zero else _bend(forms)
     elif name in _LINEAR:
-        rest = 0
-        for f in forms[1:]:
-            rest |= bent(f)
-        out = _bent_by(forms[0], rest)
+        out = _bent_by(forms[0], *forms[1:])
     elif name in _JOINT:
         out = joined(forms)
     elif name == "select_n":
-        out = _bent_by(joined(forms[1:]), bent(forms[0]))
+        out = _bent_by(joined(forms[1:]), forms[0])
     elif name in _COMPARING:
         out = joined(forms)._replace(degrees={}, zero=False)
     elif name in _POWERS and not forms[0].zero:
@@ -237,7 +247,5 @@ def _result(name: str, eqn: core.JaxprEqn, forms: list[Form]) -> Form:
 
 
 def _bend(forms: Sequence[Form]) -> Form:
-    bits = 0
-    for f in forms:
-        bits |= bent(f)
-    return Form({}, bits)
+    """Of a function of which nothing is known."""
+    return _bent_by(_CONSTANT, *forms)

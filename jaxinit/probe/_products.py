@@ -17,7 +17,7 @@ from jaxinit.models import Marked, marked
 from jaxinit.probe import _inputs as inputs
 from jaxinit.probe import _losses as losses
 from jaxinit.probe._choices import choose_sites
-from jaxinit.probe._degrees import forms_of, joined
+from jaxinit.probe._degrees import forms_of
 from jaxinit.probe._evaluate import Watched
 from jaxinit.probe._layout import Layout
 from jaxinit.probe._names import indexed, site_names, site_rows
@@ -25,7 +25,7 @@ from jaxinit.probe._plan import Plan
 from jaxinit.probe._program import Measure, streams
 from jaxinit.probe._trace import Traced, refused, trace
 
-__all__ = ["Figures", "Layer", "Product", "Products", "batches", "products"]
+__all__ = ["Dependence", "Figures", "Layer", "Product", "Products", "batches", "products"]
 
 _LN2 = math.log(2.0)
 #: Of the keys that draw inputs: distinct from the small numbers that models fold in.
@@ -37,6 +37,18 @@ class Layer(NamedTuple):
 
     parameter: int
     at: tuple[int, ...] = ()
+
+
+class Dependence(NamedTuple):
+    """How products (rows) depend on scales, and on one another (columns).
+
+    A value is prod_c scale_c^degrees[r, c] times a function of the scales with bends[r, c]. `above[r, c]`: the value
+    of c enters r with no other product in between; the last row is that of the model's outputs.
+    """
+
+    degrees: np.ndarray
+    bends: np.ndarray
+    above: np.ndarray
 
 
 class Figures(NamedTuple):
@@ -124,16 +136,22 @@ class Products:
         """The layers of a parameter: itself, if no scan goes through it."""
         return [Layer(parameter, at) for at in itertools.product(*map(range, self.stacks[parameter]))]
 
-    def dependence(
-        self, own: Sequence[Sequence[Layer]], zero: Sequence[np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """How each product's value (row) depends on the scales of the layers that each product owns (column).
+    def dependence(self, own: Sequence[Sequence[Layer]], zero: Sequence[np.ndarray]) -> Dependence:
+        """How each product's value depends on the scales of the layers that each product owns.
 
-        `own`: by product, the layers that are scaled with it. `zero`: for each parameter, which of its layers are 0
-        and stay so. Returns (degrees, bends): the value is prod_c scale_c^degrees[r, c] times a function of the
-        scales with bends[r, c].
+        `own`: by product, the layers that are scaled with it. `zero`: for each parameter, in the shape of its stacks,
+        which of its layers are 0 and stay so.
         """
-        forms = forms_of(self.traced.plan, zero)
+        at = {(p.place, p.at): n for n, p in enumerate(self.products)}
+        apart = {p.place: tuple(i is not None for i in p.at) for p in self.products}
+
+        def number(place: int, iterations: tuple[int, ...]) -> int | None:
+            if place not in apart:
+                return None
+            kept = zip(iterations, apart[place], strict=True)
+            return at.get((place, tuple(i if own_row else None for i, own_row in kept)))
+
+        forms, output = forms_of(self.traced.plan, zero, number)
         starts = [0, *itertools.accumulate(value.size for value in zero)]
         owner = np.full(starts[-1], -1)
         for n, layers in enumerate(own):
@@ -141,19 +159,18 @@ class Products:
                 offset = np.ravel_multi_index(layer.at, self.stacks[layer.parameter]) if layer.at else 0
                 owner[starts[layer.parameter] + offset] = n
         count = len(self.products)
-        degrees, bends = np.zeros((count, count)), np.zeros((count, count), bool)
-        for n, product in enumerate(self.products):
-            form = joined([
-                f for (place, at), f in forms.items()
-                if place == product.place
-                and all(a is None or a == i for a, i in zip(product.at, at, strict=True))
-            ])  # fmt: skip
+        degrees = np.zeros((count, count))
+        bends, above = np.zeros((count, count), bool), np.zeros((count + 1, count), bool)
+        for n, form in [*forms.items(), (count, output)]:
+            above[n, _bits(form.via)] = True
+            if n == count:
+                break
             for bit, degree in form.degrees.items():
                 if owner[bit] >= 0:
                     degrees[n, owner[bit]] += degree
             found = owner[_bits(form.bends)]
             bends[n, found[found >= 0]] = True
-        return degrees, bends
+        return Dependence(degrees, bends, above)
 
     def forward(self, leaves: Sequence[Any], state: Any, args: Any, key: Any) -> Figures:
         """Measure one batch with these parameters (leaves, in the order of `names`); pure and traceable."""

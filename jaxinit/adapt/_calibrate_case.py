@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit.probe import Layer, Products
+from jaxinit.probe import Figures, Layer, Products
 
 __all__ = ["Case", "Outcome", "ownership", "scaled_leaves"]
 
@@ -76,6 +76,7 @@ class Outcome:
         targets: where they are not the case's own.
         figures: numbers of the whole model.
         leaves: the new parameters, where the method has made them already.
+        seen: what was measured last, if anything was.
     """
 
     factors: np.ndarray
@@ -89,6 +90,7 @@ class Outcome:
     targets: np.ndarray | None = None
     figures: dict[str, float] = dataclasses.field(default_factory=dict)
     leaves: Any = None
+    seen: Figures | None = None
 
 
 def ownership(products: Products, layers: Sequence[Sequence[Layer]]) -> list[np.ndarray]:

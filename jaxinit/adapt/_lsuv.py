@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -54,27 +55,36 @@ class Search(NamedTuple):
     fixed: Any
     first: Any
     statistic: Any
-    mean: Any
+    seen: Figures
     evaluations: Any
     running: Any
 
 
-def measure(products: Products, backward: bool, given: Given, leaves: Sequence[Any]) -> Figures:
-    """The figures of all batches together."""
+def measure(products: Products, cotangents: int, given: Given, leaves: Sequence[Any]) -> Figures:
+    """The figures of all batches together; with gradients of the loss for so many keys, if any."""
+    if not cotangents:
+        one = lambda each: products.forward(leaves, given.state, each, given.key)  # noqa: E731
+        return _together(one, given.batches)
 
-    def one(each: Any) -> Figures:
-        args, labels = each
-        if backward:
-            return products.both(leaves, given.state, args, labels, given.key)
-        return products.forward(leaves, given.state, args, given.key)
+    def with_gradient(each: Any) -> Figures:
+        (args, labels), n = each
+        return products.both(leaves, given.state, args, labels, jax.random.fold_in(given.key, n))
 
-    count = jax.tree.leaves(given.batches)[0].shape[0]
+    keys = jnp.arange(cotangents)
+    return _together(
+        lambda each: _together(lambda n: with_gradient((each, n)), keys), (given.batches, given.labels)
+    )
+
+
+def _together(measured: Callable[[Any], Figures], data: Any) -> Figures:
+    """Over the first axis of the data: the means of squares and values."""
+    count = jax.tree.leaves(data)[0].shape[0]
     if count == 1:
-        return one(jax.tree.map(lambda v: v[0], (given.batches, given.labels)))
-    each = jax.lax.map(one, (given.batches, given.labels))
+        return measured(jax.tree.map(lambda v: v[0], data))
+    each = jax.lax.map(measured, data)
 
     def pooled(log: Any) -> Any:
-        return jax.nn.logsumexp(log, axis=0) - jnp.log(jnp.float32(count))
+        return jax.nn.logsumexp(log, axis=0) - math.log(count)
 
     gradient = None if each.log_gradient is None else pooled(each.log_gradient)
     return Figures(pooled(each.log_second_moment), jnp.mean(each.mean, axis=0), gradient)
@@ -127,7 +137,7 @@ def _plan(given: Given, now: Search, statistic: Any, mean: Any, variance: bool) 
     return step, jnp.where(first, -mean, 0.0)
 
 
-def search(products: Products, backward: bool, variance: bool, given: Given) -> tuple[Search, list[Any]]:
+def search(products: Products, cotangents: int, variance: bool, given: Given) -> tuple[Search, list[Any]]:
     """The whole search: one loop, in which the model is evaluated with scaled parameters and every site is read; and
     the parameters that it ends with."""
     count = len(products.products)
@@ -136,7 +146,7 @@ def search(products: Products, backward: bool, variance: bool, given: Given) -> 
         return scaled_leaves(given.leaves, given.owner, jnp.exp(now.scale), given.bias, now.shift)
 
     def evaluate(now: Search) -> Search:
-        figures = measure(products, backward, given, scaled(now))
+        figures = measure(products, cotangents, given, scaled(now))
         statistic = statistic_of(figures, variance, given.before)
         # What the last step did, beyond the effect of the others' steps that is known.
         moved = (now.step != 0) & jnp.isfinite(statistic) & jnp.isfinite(now.statistic)
@@ -147,7 +157,7 @@ def search(products: Products, backward: bool, variance: bool, given: Given) -> 
         idle = told & (jnp.abs(found) < _NO_EFFECT)
         scale = jnp.where(idle, 0.0, now.scale)
         now = now._replace(
-            scale=scale, slope=slope, fixed=now.fixed | idle, statistic=statistic, mean=figures.mean,
+            scale=scale, slope=slope, fixed=now.fixed | idle, statistic=statistic, seen=figures,
             first=jnp.where(now.evaluations == 0, statistic, now.first),
             evaluations=now.evaluations + 1,
         )  # fmt: skip
@@ -160,8 +170,10 @@ def search(products: Products, backward: bool, variance: bool, given: Given) -> 
 
     zero = jnp.zeros(count, jnp.float32)
     start = Search(
-        zero, zero, zero, given.slope, jnp.zeros(count, jnp.int32), jnp.zeros(count, bool), zero, zero, zero,
-        jnp.zeros((), jnp.int32), jnp.ones((), bool),
+        scale=zero, shift=zero, step=zero, slope=given.slope, passes=jnp.zeros(count, jnp.int32),
+        fixed=jnp.zeros(count, bool), first=zero, statistic=zero,
+        seen=Figures(zero, zero, zero if cotangents else None),
+        evaluations=jnp.zeros((), jnp.int32), running=jnp.ones((), bool),
     )  # fmt: skip
     last = jax.lax.while_loop(lambda now: now.running, evaluate, start)
     return last, scaled(last)
@@ -169,7 +181,7 @@ def search(products: Products, backward: bool, variance: bool, given: Given) -> 
 
 def lsuv(case: Case) -> Outcome:
     """Scale every site, in the order of execution, until its statistic is at its target."""
-    return run(case, dependence_of(case), backward=False, before=np.full(len(case.own), -1, np.int32))
+    return run(case, dependence_of(case))
 
 
 def dependence_of(case: Case) -> Dependence:
@@ -181,28 +193,38 @@ def dependence_of(case: Case) -> Dependence:
     return known._replace(degrees=np.tril(known.degrees), bends=np.tril(known.bends, -1))
 
 
-def run(case: Case, dependence: Dependence, *, backward: bool, before: np.ndarray) -> Outcome:
-    """Search, and put the result into words."""
-    targets = np.asarray(case.targets, np.float64)
-    movable = case.movable & ~np.isnan(targets)
+def run(case: Case, dependence: Dependence, before: np.ndarray | None = None, cotangents: int = 0) -> Outcome:
+    """Search, and put the result into words.
+
+    `before`: by site, the one to which the growth of the gradient is its statistic; -1 or None for its own moment.
+    """
+    movable = case.movable & ~np.isnan(case.targets)
     own = np.diagonal(dependence.degrees)
-    degrees = dependence.degrees - np.diag(own)
-    with np.errstate(divide="ignore"):
-        logs = np.log(targets)
     given = Given(
-        case.leaves, case.state, _stacked(case.batches), None if case.labels is None else _stacked(case.labels),
-        case.key, ownership(case.products, case.own), ownership(case.products, case.bias),
-        degrees.astype(np.float32), dependence.bends, np.where(own > 0, 2 * own, 2).astype(np.float32),
-        movable, np.array([bool(layers) for layers in case.bias]), logs.astype(np.float32), before,
-        np.float32(case.tolerance), np.int32(case.passes),
-    )  # fmt: skip
-    search, leaves = _search(case.products, backward, case.statistic == "variance", given)
+        leaves=case.leaves,
+        state=case.state,
+        batches=_stacked(case.batches),
+        labels=None if case.labels is None else _stacked(case.labels),
+        key=case.key,
+        owner=ownership(case.products, case.own),
+        bias=ownership(case.products, case.bias),
+        degrees=(dependence.degrees - np.diag(own)).astype(np.float32),
+        bends=dependence.bends,
+        slope=np.where(own > 0, 2 * own, 2).astype(np.float32),
+        movable=movable,
+        shiftable=np.array([bool(layers) for layers in case.bias]),
+        targets=np.log(case.targets).astype(np.float32),
+        before=np.full(len(movable), -1, np.int32) if before is None else before.astype(np.int32),
+        tolerance=np.float32(case.tolerance),
+        most=np.int32(case.passes),
+    )
+    search, leaves = _search(case.products, cotangents, case.statistic == "variance", given)
     found = jax.device_get(search)
     first, last = (np.exp(np.asarray(v, np.float64)) for v in (found.first, found.statistic))
-    status = status_of(case, last, found.fixed, found.passes)
     return Outcome(
         np.exp(np.asarray(found.scale, np.float64)), np.asarray(found.shift, np.float64), first, last,
-        np.asarray(found.passes), status, int(found.evaluations), leaves=leaves,
+        np.asarray(found.passes), status_of(case, last, found.fixed, found.passes), int(found.evaluations),
+        leaves=leaves, seen=found.seen,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """From analysis to parameters: calibration, critical initializers, re-initialization of whole models."""
 
+from jaxinit.adapt._analytic import analyze as analyze
 from jaxinit.adapt._calibrate import calibrate as calibrate
 from jaxinit.adapt._critical import critical as critical
 from jaxinit.adapt._init_table import InitRow as InitRow

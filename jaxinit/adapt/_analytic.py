@@ -42,6 +42,10 @@ def analytic(case: Case) -> Outcome:
         "both"       2 / s^2 = 1 / forward + 1 / backward, as Glorot & Bengio (2010) average 1 / fan
     """
     direction = checks.choice("calibrate", "direction", case.options.get("direction", "forward"), DIRECTIONS)
+    if any(case.bias):
+        raise checks.bad(
+            "calibrate", "biases", "'keep' with method='analytic'", "centre", "Use method='lsuv'."
+        )
     count = len(case.own)
     owners = ownership(case.products, case.own)
     none = ownership(case.products, [()] * count)

@@ -17,7 +17,9 @@ from flax import linen as nn
 from flax import nnx
 
 from jaxinit._core import checks
+from jaxinit.adapt._analytic import DIRECTIONS
 from jaxinit.adapt._calibrate_case import Case, Outcome, ownership, scaled_leaves
+from jaxinit.adapt._calibrate_critical import critical_scales
 from jaxinit.adapt._calibrate_start import STARTS, begin
 from jaxinit.adapt._lsuv import lsuv
 from jaxinit.adapt._targets import choose, targets_of
@@ -26,7 +28,7 @@ from jaxinit.records import CalibratedSite, Calibration, provenance
 
 __all__ = ["calibrate"]
 
-_METHODS: dict[str, Callable[[Case], Outcome]] = {"lsuv": lsuv}
+_METHODS: dict[str, Callable[[Case], Outcome]] = {"lsuv": lsuv, "analytic": analytic, "critical": critical_scales}
 
 
 def calibrate(
@@ -44,6 +46,7 @@ def calibrate(
     biases: str = "keep",
     tolerance: float = 0.01,
     passes: int = 10,
+    direction: str = "forward",
     loss: Callable[..., Any] | None = None,
     labels: Any = None,
     train: bool = False,
@@ -58,6 +61,9 @@ def calibrate(
 
         "lsuv":  <z^2> = target, the mean over examples, positions and units, site after site in the order in which
                  the model runs (Mishkin & Matas 2015, "All you need is a good init")
+        "analytic":  E[z^2] = target, computed from the model's own operations, nothing run and no data needed: of x
+                 only means and covariances count, and shapes will do (in the spirit of AutoInit, Bingham &
+                 Miikkulainen 2023); see `jaxinit.adapt.analyze` for what it assumes
 
     The search is one compiled program: the model is evaluated with scaled parameters, every site is read, and all
     sites whose statistic nothing above is about to change are scaled, until none is off. Sites whose statistic is a
@@ -68,7 +74,7 @@ def calibrate(
             or a `jaxinit.models.Model`. It is left as it was.
         x: a batch, as for `probe`; a list of batches of the same shapes is averaged over.
         key: draws the parameters, as `model.init(key, x)` does, and whatever else is random.
-        method: "lsuv".
+        method: "lsuv" or "analytic".
         target: "unit", 1; "preserve", the second moment of the inputs; a number; or a dict from patterns of
             sites or parameters to numbers, of which the first that matches counts (sites without one are left alone).
         params: parameters to begin with, instead of a draw: of a linen module `variables["params"]`.
@@ -81,6 +87,9 @@ def calibrate(
         biases: "keep"; or "centre": each bias is also shifted by one number, so that the mean of its site is 0.
         tolerance: how far a statistic may stay from its target, relative.
         passes: how often a site may be scaled; 1 is enough wherever the value is proportional to the scale.
+        direction: of method "analytic": "forward", signals; "backward", gradients keep their second moment from
+            each site to those before it; "both", 2 / s^2 = 1 / s_forward^2 + 1 / s_backward^2 (as Glorot & Bengio
+            2010 average the fans).
         loss, labels: as for `probe`; for methods that look at gradients.
         train, rngs: as for `probe`.
         call: the method of the model to call instead of `__call__`: `probe(method=...)`.
@@ -111,6 +120,9 @@ def calibrate(
     """
     where = "calibrate"
     checks.choice(where, "method", method, tuple(_METHODS))
+    checks.choice(where, "direction", direction, DIRECTIONS)
+    if direction != "forward" and method != "analytic":
+        raise checks.bad(where, "direction", f"'forward' with method={method!r}", direction)
     checks.choice(where, "start", start, STARTS)
     checks.choice(where, "biases", biases, ("keep", "centre"))
     if statistic is None:
@@ -148,7 +160,7 @@ def calibrate(
     bias = _biases(found, own, biases)
     case = Case(
         found, tuple(leaves), state, data, key, own, kept, zero, bias, wanted, statistic, tolerance, passes,
-        targets,
+        targets, {"direction": direction} if method == "analytic" else {},
     )  # fmt: skip
     outcome = _METHODS[method](case)
     new = outcome.leaves

@@ -17,7 +17,7 @@ from flax import linen as nn
 from flax import nnx
 
 from jaxinit._core import checks
-from jaxinit.adapt._analytic import DIRECTIONS
+from jaxinit.adapt._analytic import DIRECTIONS, analytic
 from jaxinit.adapt._calibrate_case import Case, Outcome, ownership, scaled_leaves
 from jaxinit.adapt._calibrate_critical import critical_scales
 from jaxinit.adapt._calibrate_start import STARTS, begin
@@ -74,7 +74,7 @@ def calibrate(
             or a `jaxinit.models.Model`. It is left as it was.
         x: a batch, as for `probe`; a list of batches of the same shapes is averaged over.
         key: draws the parameters, as `model.init(key, x)` does, and whatever else is random.
-        method: "lsuv" or "analytic".
+        method: "lsuv", "analytic" or "critical".
         target: "unit", 1; "preserve", the second moment of the inputs; a number; or a dict from patterns of
             sites or parameters to numbers, of which the first that matches counts (sites without one are left alone).
         params: parameters to begin with, instead of a draw: of a linen module `variables["params"]`.

@@ -163,6 +163,10 @@ class Network:
             n_in times the taps of the kernel; `ensemble="orthogonal"` is delta-orthogonal (a Haar matrix at the
             kernel's centre, zeros elsewhere: Xiao et al. 2018); an `initializer` is asked for kernels
             (*kernel, n_in, n_out). Units are the channels at all places, also for `norm`.
+        tied: a recurrent network: one W and one b for all layers, which are `depth` steps of time from the state x.
+            Needs equal widths. In the limit of infinite width it has the law of the network of independent layers
+            (Chen, Pennington & Schoenholz 2018, "Dynamical isometry and a mean field theory of RNNs"; Yang 2020,
+            "Tensor programs III"); at finite width it has not.
 
     Raises:
         ValueError, TypeError: an argument breaks its rule; the message names it.
@@ -189,6 +193,7 @@ class Network:
     norm: str | None = static(default=None)
     dropout: Any = leaf(default=0.0)
     spatial: Spatial | None = static(default=None)
+    tied: bool = static(default=False)
 
     def __init__(
         self,
@@ -204,6 +209,7 @@ class Network:
         norm: str | None = None,
         dropout: Any = 0.0,
         spatial: Spatial | None = None,
+        tied: bool = False,
     ) -> None:
         where = "Network"
         depth = checks.integer(where, "depth", depth, at_least=1)
@@ -245,6 +251,8 @@ class Network:
                 where, "spatial", "a Spatial or None", spatial,
                 "Pass jaxinit.network.Spatial(shape=(32, 32), kernel=3, padding='circular').",
             )  # fmt: skip
+        if not isinstance(tied, bool):
+            raise checks.wrong_type(where, "tied", "True or False", tied)
         values = {
             "depth": depth,
             "width": width,
@@ -258,9 +266,12 @@ class Network:
             "norm": norm,
             "dropout": checks.number(where, "dropout", dropout, at_least=0.0, below=1.0),
             "spatial": spatial,
+            "tied": tied,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
+        if tied:
+            _check_tied(self)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -280,8 +291,9 @@ class Network:
 
     @property
     def plain(self) -> bool:
-        """Whether the network is z^l = W phi(z^(l-1)) + b: no places, no skips, no normalization, no dropout."""
-        return self.residual is None and self.norm is None and self.spatial is None and is_zero(self.dropout)
+        """Whether z^l = W^l phi(z^(l-1)) + b^l: no places, skips, normalization, dropout or shared weights."""
+        bare = self.residual is None and self.norm is None and self.spatial is None and is_zero(self.dropout)
+        return bare and not self.tied
 
     @property
     def label(self) -> str:
@@ -300,6 +312,8 @@ class Network:
             extras += f", dropout {self.dropout:.3g}"
         if self.spatial is not None:
             extras += f", {'×'.join(map(str, self.spatial.kernel))} {self.spatial.padding} convolution"
+        if self.tied:
+            extras += ", tied"
         return f"{self.activation.name} {law}{bias}{extras}"
 
 
@@ -328,6 +342,16 @@ def _check_residual(residual: Any, depth: int, width: int | tuple[int, ...]) -> 
         raise checks.bad(
             "Network", "width", f"the same {which} when residual={residual!r}", widths,
             "A skip adds a layer's input to its output; only input_width may differ.",
+        )  # fmt: skip
+
+
+def _check_tied(network: Network) -> None:
+    if network.spatial is not None:
+        raise checks.bad("Network", "tied", "False for convolutional networks", True)
+    if len(set(network.shapes)) > 1 or len(set(network.shapes[0])) > 1:
+        raise checks.bad(
+            "Network", "width", "one number, and input_width the same, when tied=True",
+            (network.input_width, *network.widths), "One matrix serves all layers.",
         )  # fmt: skip
 
 

@@ -184,7 +184,7 @@ def finite_width(network: Network, q: float = 1.0) -> FiniteWidth:
     if slope is None or not is_homogeneous(network):
         raise checks.bad(
             where, "network", "homogeneous: relu, leaky_relu, prelu or linear, Gaussian weights of positive "
-            "weight_variance, no biases, skips, norm or dropout", network,
+            "weight_variance, no biases, skips, norm, dropout or tied weights", network,
             "For other networks use meanfield.propagate (infinite width) or simulate.",
         )  # fmt: skip
     variance = float(network.weight_variance)

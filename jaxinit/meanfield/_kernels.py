@@ -62,6 +62,11 @@ def kernels(network: Network, x1: Any, x2: Any = None) -> Kernels:
     require_fully_connected(where, network)
     if jumps(network.activation):
         raise checks.bad(where, "network", "of a continuous activation", network.activation.name)
+    if network.tied:
+        raise checks.bad(
+            where, "network", "of independent layers", network,
+            "The tangent kernel of tied weights has a term for every pair of layers.",
+        )  # fmt: skip
     rule = rule_of(network)
     if rule.keep != 1.0:
         raise checks.bad(

@@ -65,26 +65,34 @@ class Convolution:
             return jnp.sum(st.gram(x) * st.gram(d))
         return jnp.sum(jnp.square(jnp.matmul(x.T, d, precision=jax.lax.Precision.HIGHEST)))
 
-    def forward(self, keys: LayerKeys, x: jax.Array, network: Network) -> tuple[jax.Array, Any]:
-        """The convolution of x, and what the other products need."""
-        y, residual = self.weights.forward(keys, self._patches(x), network)
-        return y.reshape((x.shape[0], self.units)), residual
+    def start(self, keys: LayerKeys, rows: int, network: Network) -> None:
+        """Nothing: each layer has its own kernel."""
+        return None
+
+    def forward(
+        self, keys: LayerKeys, state: None, x: jax.Array, network: Network
+    ) -> tuple[jax.Array, Any, None]:
+        """The convolution of x, what the other products need, and the state."""
+        y, residual, state = self.weights.forward(keys, state, self._patches(x), network)
+        return y.reshape((x.shape[0], self.units)), residual, state
 
     def kept(self, residual: Any) -> Any:
         """The part of the residual that is stored for the backward pass."""
         return self.weights.kept(residual)
 
-    def backward(self, keys: LayerKeys, residual: Any, d: jax.Array, network: Network) -> jax.Array:
-        """The transposed convolution of d, with the keys given to `forward`."""
-        patches = self.weights.backward(keys, residual, self._rows(d), network)
+    def backward(
+        self, keys: LayerKeys, state: None, residual: Any, d: jax.Array, network: Network
+    ) -> tuple[jax.Array, None]:
+        """The transposed convolution of d, with the keys given to `forward`, and the state."""
+        patches, state = self.weights.backward(keys, state, residual, self._rows(d), network)
         channels = self.shape[0] // len(_offsets(self._kernel))
         before = jax.ShapeDtypeStruct((d.shape[0], self.spatial.places * channels), d.dtype)
         (out,) = jax.linear_transpose(self._patches, before)(patches)
-        return jnp.asarray(out)
+        return jnp.asarray(out), state
 
-    def squared_norm(self, keys: LayerKeys, residual: Any, network: Network) -> jax.Array:
+    def squared_norm(self, keys: LayerKeys, state: None, residual: Any, network: Network) -> jax.Array:
         """||W||_F^2."""
-        return self.weights.squared_norm(keys, residual, network)
+        return self.weights.squared_norm(keys, state, residual, network)
 
     def numbers(self, inputs: int) -> int:
         """Numbers of the layer's largest array of rows, per seed: its patches."""

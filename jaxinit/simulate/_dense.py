@@ -16,9 +16,10 @@ from jaxinit.simulate import _statistics as st
 from jaxinit.simulate._convolution import Convolution
 from jaxinit.simulate._inputs import Inputs
 from jaxinit.simulate._local import Activate, add
+from jaxinit.simulate._tied import Tied
 from jaxinit.simulate._weights import LayerKeys, Weights
 
-Layer = Weights | Convolution
+Layer = Weights | Convolution | Tied
 
 
 @record
@@ -38,11 +39,12 @@ class Dense:
         network, inputs = data
         # One split for everything; a layer's keys do not depend on the depth.
         every = jax.random.split(key, (len(self.weights) + 1, 4))
-        keys = LayerKeys.of(every[1:])
+        keys = LayerKeys.of(every[1:], network.tied)
         h = inputs.draw(every[0, 0])
         h, exponent = normalize(h, jnp.zeros(h.shape[0], jnp.int32))
         stream = (h, exponent) if self.skips == "pre" else None
-        signal = (h, exponent, self.activate.start(h), stream)
+        state = self.weights[0].start(keys, h.shape[0], network)
+        signal = (h, exponent, self.activate.start(h), stream, state)
         skips = None if self.skips is None else _factors(network, len(self.weights))
 
         forward, tapes, start = [], [], 0
@@ -61,7 +63,7 @@ class Dense:
         rows, n_out = h.shape[0], self.weights[-1].units
         r = vector(every[0, 1], n_out, h.dtype) / jnp.sqrt(jnp.asarray(n_out, h.dtype))
         d, exponent = normalize(jnp.tile(r[None, :], (rows, 1)), jnp.zeros(rows, jnp.int32))
-        gradient = (d, exponent, (jnp.zeros_like(d), exponent) if self.skips == "post" else None)
+        gradient = (d, exponent, (jnp.zeros_like(d), exponent) if self.skips == "post" else None, signal[-1])
         backward: list[dict[str, Any]] = []
         for weights, layers, tape in reversed(tapes):
             step = self._backward_step(weights, network)
@@ -74,8 +76,8 @@ class Dense:
 
         def step(signal: Any, layer: tuple[LayerKeys, Any]) -> Any:
             keys, skip = layer
-            h, before, local_before, stream = signal
-            y, residual = weights.forward(keys, h, network)
+            h, before, local_before, stream, state = signal
+            y, residual, state = weights.forward(keys, state, h, network)
             seen, exponent = weights.seen(h), before
             if self.biased:
                 b = weights.spread(vector(keys.bias, weights.shape[1], y.dtype))
@@ -87,7 +89,7 @@ class Dense:
             z, exponent = normalize(y, exponent)
             # The stream of "pre" is z; that of "post", h.
             stream = (z, exponent) if self.skips == "pre" else None
-            key = jax.random.fold_in(keys.bias, 1) if self.activate.drops else keys.bias
+            key = jax.random.fold_in(keys.norm, 1) if self.activate.drops else keys.norm
             value, after, phi, slope, local = self.activate(key, z, exponent, network.dropout)
             figures = st.forward(wanted, z, exponent, phi, slope, self.activate.nonlinearity.largest_slope)
             if self.skips == "post":
@@ -95,30 +97,32 @@ class Dense:
                 local = local.times(skip[1])
             tape = None
             if wanted & st.BACKWARD:
-                norm = weights.squared_norm(keys, residual, network) if "update_ratio" in wanted else None
+                norm = None
+                if "update_ratio" in wanted:
+                    norm = weights.squared_norm(keys, state, residual, network)
                 tape = (weights.kept(residual), local_before, seen, before, norm)
-            return (*normalize(value, after), local, stream), (figures, tape)
+            return (*normalize(value, after), local, stream, state), (figures, tape)
 
         return step
 
     def _backward_step(self, weights: Layer, network: Network) -> Any:
         def step(gradient: Any, xs: Any) -> Any:
             (keys, skip), (residual, local, seen, seen_exponent, norm) = xs
-            d, exponent, stream = gradient
+            d, exponent, stream, state = gradient
 
             def squared_gradient(weight: jax.Array) -> jax.Array:
                 square = weights.squared_gradient(seen, d, weight)
                 return square * jnp.square(skip[1]) if self.skips == "pre" else square
 
             figures = st.backward(self.wanted, d, exponent, squared_gradient, seen_exponent, norm)
-            before = weights.backward(keys, residual, d, network)
+            before, state = weights.backward(keys, state, residual, d, network)
             if self.skips == "post":  # of the stream, then through the layer before
                 stream = normalize(*_skip(before, exponent, stream, (skip[0], jnp.ones_like(skip[1]))))
-                return (*normalize(*local.pull(*stream)), stream), figures
+                return (*normalize(*local.pull(*stream)), stream, state), figures
             before, scale = local.pull(before, exponent)
             if self.skips == "pre":
                 before, scale = _skip(before, scale, (d, exponent), skip)
-            return (*normalize(before, scale), None), figures
+            return (*normalize(before, scale), None, state), figures
 
         return step
 

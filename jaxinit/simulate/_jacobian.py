@@ -56,7 +56,7 @@ class Jacobian:
     def _step(self, weights: Weights, network: Network) -> Any:
         def step(carry: Any, keys: LayerKeys) -> Any:
             h, exponent, slope, tangents, scale = carry
-            w = weights._draw(keys.forward, network).astype(jnp.float64)
+            w = weights.draw(keys.forward, network).astype(jnp.float64)
             z = _matmul(h, w)
             if self.biased:
                 b = vector(keys.bias, z.shape[1]).astype(jnp.float64)
@@ -98,7 +98,10 @@ def wanted_count(jacobian: Any, network: Network, sampler: str) -> int:
         )  # fmt: skip
     if not network.plain:
         raise checks.bad(
-            where, "jacobian", "False for networks with places, skips, normalization or dropout", jacobian
+            where,
+            "jacobian",
+            "False for networks with places, skips, normalization, dropout or tied weights",
+            jacobian,
         )
     inputs, widest = network.shapes[0][0], max(max(shape) for shape in network.shapes)
     needed = 8 * (3 * inputs * widest + 2 * widest * widest)

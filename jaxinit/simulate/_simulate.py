@@ -25,6 +25,7 @@ from jaxinit.simulate._jacobian import Jacobian, log_singular_values, wanted_cou
 from jaxinit.simulate._local import Activate
 from jaxinit.simulate._radial import Radial
 from jaxinit.simulate._signal import Nonlinearity
+from jaxinit.simulate._tied import Tied
 from jaxinit.simulate._weights import IMPLICIT_LAWS, Weights, law_of
 
 SAMPLERS = ("auto", "implicit", "materialized", "radial")
@@ -131,7 +132,13 @@ def simulate(
     else:
         each = {shape: _weights(network, shape, sampler, approximate, rows) for shape in set(network.shapes)}
         weights = tuple(each[shape] for shape in network.shapes)
-        program = _program(network, weights, _wanted(record, backward, rows))
+        wanted = _wanted(record, backward, rows)
+        if "update_ratio" in wanted and network.tied and weights[0].sampler == "implicit":
+            raise checks.bad(
+                where, "record", "without 'update_ratio' for tied weights that are never formed", record,
+                "Pass sampler='materialized'.",
+            )  # fmt: skip
+        program = _program(network, weights, wanted)
         default_batch = _batch(weights, rows, devices) if batch is None else 1
     batch = default_batch if batch is None else checks.integer(where, "batch", batch, at_least=1)
     chunk = (
@@ -256,8 +263,8 @@ def _radial(network: Network, rows: int, wanted: frozenset[str]) -> Radial:
     if slopes is None or not gaussian or not is_zero(network.bias_variance) or not network.plain or rows > 1:
         raise checks.bad(
             "simulate", "sampler", "'auto' unless there is one input and the network is fully connected, of Gaussian "
-            "weights given by weight_variance, without biases, skips, normalization or dropout, and (leaky) ReLU or "
-            "linear", "radial",
+            "weights given by weight_variance, without biases, skips, normalization, dropout or tied weights, and "
+            "(leaky) ReLU or linear", "radial",
         )  # fmt: skip
     return Radial(network.shapes, slopes, wanted)
 
@@ -278,11 +285,14 @@ def _weights(network: Network, shape: tuple[int, int], sampler: str, approximate
             f"{network.initializer!r} draws {law!r} entries: pass distribution='normal' to it, or "
             "approximate=True to treat iid entries as normal (exact to O(1/width)).",
         )  # fmt: skip
-    if sampler == "auto":
-        sampler = "implicit" if law in IMPLICIT_LAWS and 4 * rows <= min(shape) else "materialized"
+    if sampler == "auto":  # a matrix that is used again is conditioned on all its products
+        columns = rows * network.depth if network.tied else rows
+        sampler = "implicit" if law in IMPLICIT_LAWS and 4 * columns <= min(shape) else "materialized"
     taps = 1 if spatial is None else spatial.taps
     store = sampler == "implicit" or 4 * taps * sum(a * b for a, b in network.shapes) <= _STORE_BYTES
     weights = Weights(sampler, law, shape, store, kernel)
+    if network.tied:
+        return Tied(weights, network.depth)
     return weights if spatial is None else Convolution(weights, spatial)
 
 

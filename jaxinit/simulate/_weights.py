@@ -7,9 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxinit._core.struct import leaf, record, static
 from jaxinit.implicit import _frames, _gaussian, _haar
+from jaxinit.initializers._orthogonal import haar
 from jaxinit.network import Network
 from jaxinit.simulate import _statistics as st
 
@@ -46,9 +48,10 @@ class LayerKeys:
     norm: Any = leaf()
 
     @staticmethod
-    def of(each: jax.Array) -> LayerKeys:
-        """From keys (layers, 4)."""
-        return LayerKeys(each[:, 0], each[:, 1], each[:, 2], each[:, 3])
+    def of(each: jax.Array, tied: bool = False) -> LayerKeys:
+        """From keys (layers, 4); one bias for all layers that are `tied`."""
+        bias = jnp.broadcast_to(each[:1, 2], each[:, 2].shape) if tied else each[:, 2]
+        return LayerKeys(each[:, 0], each[:, 1], bias, each[:, 3])
 
 
 @record
@@ -83,32 +86,39 @@ class Weights:
         """||sum_a weight_a x_a d_a^T||_F^2 = sum_ab <x_a, x_b> <d_a, d_b> weight_a weight_b."""
         return jnp.sum(seen * st.gram(d) * (weight[:, None] * weight[None, :]))
 
-    def forward(self, keys: LayerKeys, x: jax.Array, network: Network) -> tuple[jax.Array, Any]:
-        """x @ W and what the other products need; `kept` says how much of it to store."""
+    def start(self, keys: LayerKeys, rows: int, network: Network) -> None:
+        """What a layer hands to the next about its matrix: nothing, each has its own."""
+        return None
+
+    def forward(
+        self, keys: LayerKeys, state: None, x: jax.Array, network: Network
+    ) -> tuple[jax.Array, Any, None]:
+        """x @ W, what the other products need (`kept` says how much of it to store), and the state."""
         n_out = self.shape[1]
         if self.sampler == "materialized":
-            w = self._draw(keys.forward, network)
-            return jnp.matmul(x, w, precision=jax.lax.Precision.HIGHEST), w
+            w = self.draw(keys.forward, network)
+            return jnp.matmul(x, w, precision=jax.lax.Precision.HIGHEST), w, state
         scale = law_of(network, self.shape, self.kernel)[1]
-        if self.law == "orthogonal":
-            return _haar.forward(keys.forward, x, n_out, scale)
-        return _gaussian.forward(keys.forward, x, n_out, scale)
+        module = _haar if self.law == "orthogonal" else _gaussian
+        return *module.forward(keys.forward, x, n_out, scale), state
 
     def kept(self, residual: Any) -> Any:
         """The part of the residual that is stored for the backward pass."""
         return None if self.sampler == "materialized" and not self.store else residual
 
-    def backward(self, keys: LayerKeys, residual: Any, d: jax.Array, network: Network) -> jax.Array:
-        """d @ W.T, with the keys given to `forward`."""
+    def backward(
+        self, keys: LayerKeys, state: None, residual: Any, d: jax.Array, network: Network
+    ) -> tuple[jax.Array, None]:
+        """d @ W.T, with the keys given to `forward`, and the state."""
         if self.sampler == "materialized":
-            w = residual if self.store else self._draw(keys.forward, network)
-            return jnp.matmul(d, w.T, precision=jax.lax.Precision.HIGHEST)
+            w = residual if self.store else self.draw(keys.forward, network)
+            return jnp.matmul(d, w.T, precision=jax.lax.Precision.HIGHEST), state
         scale = law_of(network, self.shape, self.kernel)[1]
         if self.law == "orthogonal":
-            return _haar.backward(keys.backward, residual, d, self.shape[0], scale)
-        return _gaussian.backward(keys.backward, residual, d, scale)
+            return _haar.backward(keys.backward, residual, d, self.shape[0], scale), state
+        return _gaussian.backward(keys.backward, residual, d, scale), state
 
-    def squared_norm(self, keys: LayerKeys, residual: Any, network: Network) -> jax.Array:
+    def squared_norm(self, keys: LayerKeys, state: None, residual: Any, network: Network) -> jax.Array:
         """||W||_F^2 (for the Gaussian law: given the forward products)."""
         if self.sampler == "materialized":
             return jnp.sum(jnp.square(residual))
@@ -117,7 +127,8 @@ class Weights:
             return jnp.asarray(_haar.squared_norm(*self.shape, scale), jnp.float32)
         return _gaussian.squared_norm(keys.norm, residual, self.shape[1], scale)
 
-    def _draw(self, key: jax.Array, network: Network) -> jax.Array:
+    def draw(self, key: jax.Array, network: Network) -> jax.Array:
+        """W itself."""
         n_in, n_out = self.shape
         if network.initializer is not None:
             return jnp.asarray(
@@ -126,7 +137,7 @@ class Weights:
         scale = law_of(network, self.shape, self.kernel)[1]
         if self.law == "orthogonal":
             m = max(n_in, n_out)
-            return scale * jax.random.orthogonal(key, m, dtype=jnp.float32)[:n_in, :n_out]
+            return scale * haar(key, m, m, (), np.dtype(np.float32))[:n_in, :n_out]
         return scale * jax.random.normal(key, self.shape, jnp.float32)
 
     def numbers(self, inputs: int) -> int:

@@ -1,0 +1,97 @@
+"""One matrix for every layer: what is known of it goes forward from layer to layer, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxinit._core.struct import record, static
+from jaxinit.implicit._known import GaussianKnown, HaarKnown
+from jaxinit.network import Network
+from jaxinit.simulate._weights import LayerKeys, Weights, law_of
+
+
+@record
+class Tied:
+    """`Weights` whose matrix serves `layers` layers. Its state is all that has been seen of it, or itself."""
+
+    weights: Weights = static()
+    layers: int = static()
+
+    @property
+    def sampler(self) -> str:
+        """ "implicit" or "materialized"."""
+        return self.weights.sampler
+
+    @property
+    def law(self) -> str:
+        """What the one matrix is drawn from."""
+        return f"{self.weights.law}, tied"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the matrix."""
+        return self.weights.shape
+
+    @property
+    def units(self) -> int:
+        """Entries of a row of x @ W."""
+        return self.weights.units
+
+    def spread(self, bias: jax.Array) -> jax.Array:
+        """What is added to a row of x @ W, from a number for every column of W."""
+        return bias
+
+    def seen(self, x: jax.Array) -> jax.Array:
+        """What `squared_gradient` needs of the input."""
+        return self.weights.seen(x)
+
+    def squared_gradient(self, seen: jax.Array, d: jax.Array, weight: jax.Array) -> jax.Array:
+        """||sum_a weight_a x_a d_a^T||_F^2: the part of one layer in the gradient of the matrix."""
+        return self.weights.squared_gradient(seen, d, weight)
+
+    def start(self, keys: LayerKeys, rows: int, network: Network) -> Any:
+        """The matrix, from the first layer's key, or no knowledge of it and room for all products."""
+        if self.sampler == "materialized":
+            return self.weights.draw(keys.forward[0], network)
+        law = HaarKnown if self.weights.law == "orthogonal" else GaussianKnown
+        return law.empty(self.shape, rows * self.layers, jnp.float32)
+
+    def forward(self, keys: LayerKeys, state: Any, x: jax.Array, network: Network) -> tuple[Any, None, Any]:
+        """x @ W, nothing to keep a layer, and what is known then."""
+        if self.sampler == "materialized":
+            return jnp.matmul(x, state, precision=jax.lax.Precision.HIGHEST), None, state
+        y, state = state.product(keys.forward, x, self._scale(network))
+        return y, None, state
+
+    def kept(self, residual: None) -> None:
+        """Nothing."""
+        return residual
+
+    def backward(
+        self, keys: LayerKeys, state: Any, residual: None, d: jax.Array, network: Network
+    ) -> tuple[jax.Array, Any]:
+        """d @ W.T, and what is known then."""
+        if self.sampler == "materialized":
+            return jnp.matmul(d, state.T, precision=jax.lax.Precision.HIGHEST), state
+        y, known = state.transposed.product(keys.backward, d, self._scale(network))
+        return y, known.transposed
+
+    def squared_norm(self, keys: LayerKeys, state: Any, residual: None, network: Network) -> jax.Array:
+        """||W||_F^2 of the materialized matrix."""
+        return jnp.sum(jnp.square(state))
+
+    def _scale(self, network: Network) -> jax.Array:
+        return jnp.asarray(law_of(network, self.shape)[1], jnp.float32)
+
+    def numbers(self, inputs: int) -> int:
+        """Numbers of the largest array of rows, per seed: the rows of all layers."""
+        return self.weights.numbers(inputs * self.layers)
+
+    def bytes_kept(self, inputs: int) -> int:
+        """Bytes that a layer keeps for the backward pass, per seed, with its share of the state."""
+        wide = max(self.shape)
+        state = 16 * wide * inputs * self.layers if self.sampler == "implicit" else 4 * wide * wide
+        return 8 * inputs * wide + 2 * state // self.layers

@@ -1,0 +1,92 @@
+"""One matrix for all layers: against one written out, by law between samplers, and against its limit.
+
+Sizes fixed beforehand; at width 6 and four steps a network of independent layers has visibly another law.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from laws import other_law, same_law
+
+import jaxinit as ji
+from jaxinit import meanfield
+from jaxinit.network import Spatial
+
+SEEDS = 4000
+RECORD = ["second_moment", "correlation", "grad_second_moment"]
+
+
+def network(**changes: object) -> ji.Network:
+    given = {"depth": 4, "width": 6, "activation": "tanh", "bias_variance": 0.1, "tied": True, **changes}
+    if "initializer" not in given:
+        given.setdefault("weight_variance", 1.5)
+    return ji.Network(**given)  # type: ignore[arg-type]
+
+
+def samples(net: ji.Network, sampler: str, root: int) -> dict[str, np.ndarray]:
+    found = ji.simulate(net, SEEDS, sampler=sampler, record=RECORD, keep_seeds=True, root=root, batch=200)
+    return {name: np.asarray(found[name].samples) for name in RECORD}
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, np.ndarray]:
+    return samples(network(), "materialized", 0)
+
+
+def test_is_the_network_of_one_matrix() -> None:
+    def fixed(key: jax.Array, shape: tuple[int, ...], dtype: object = None) -> jax.Array:
+        return jnp.asarray(np.random.default_rng(5).normal(size=shape), jnp.float32)
+
+    tied, repeated = (
+        ji.simulate(network(initializer=fixed, bias_variance=0.0, tied=tied), 2, keep_seeds=True)
+        for tied in (True, False)
+    )
+    for name in (*RECORD, "weight_grad_norm", "dead_fraction"):
+        np.testing.assert_allclose(tied[name].samples, repeated[name].samples, rtol=1e-5, err_msg=name)
+
+
+def test_never_formed_has_the_law_of_drawn(drawn: dict[str, np.ndarray]) -> None:
+    same_law(drawn, samples(network(), "implicit", 1))
+
+
+def test_orthogonal_never_formed_has_the_law_of_drawn() -> None:
+    one, two = (
+        samples(network(ensemble="orthogonal"), kind, i)
+        for i, kind in enumerate(("implicit", "materialized"))
+    )
+    same_law(one, two)
+
+
+def test_twin_independent_layers_have_another_law(drawn: dict[str, np.ndarray]) -> None:
+    other_law(drawn, samples(network(tied=False), "materialized", 2))
+
+
+def test_wide_ones_follow_the_theory_of_independent_layers() -> None:
+    net = network(width=2000)
+    found, theory = ji.simulate(net, 48, record=RECORD), meanfield.propagate(net)
+    assert found.config["sampler"] == "implicit (gaussian, tied)"
+    for name in RECORD:
+        error = np.abs(found[name].mean - theory[name].mean) / found[name].stderr
+        assert np.all(error < 5), (name, error)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"width": [6, 6, 6, 5]}, "width"), ({"input_width": 5}, "width"), ({"spatial": Spatial(4)}, "tied")],
+)
+def test_needs_one_square_matrix(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        network(**changes)
+
+
+def test_what_is_not_known_of_tied_weights() -> None:
+    with pytest.raises(TypeError, match="tied"):
+        network(tied=1)
+    for act in (
+        lambda: ji.simulate(network(width=64), 2, sampler="implicit", record=["update_ratio"]),
+        lambda: ji.simulate(network(), 2, jacobian=True),
+        lambda: meanfield.kernels(network(), np.ones((1, 6))),
+    ):
+        with pytest.raises(ValueError, match="tied"):
+            act()

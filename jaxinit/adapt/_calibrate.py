@@ -21,6 +21,7 @@ from jaxinit.adapt._analytic import DIRECTIONS, analytic
 from jaxinit.adapt._calibrate_case import Case, Outcome, ownership, scaled_leaves
 from jaxinit.adapt._calibrate_critical import critical_scales
 from jaxinit.adapt._calibrate_start import STARTS, begin
+from jaxinit.adapt._gradient import learned
 from jaxinit.adapt._lsuv import lsuv
 from jaxinit.adapt._targets import choose, targets_of
 from jaxinit.probe import Products, batches, products
@@ -28,7 +29,9 @@ from jaxinit.records import CalibratedSite, Calibration, provenance
 
 __all__ = ["calibrate"]
 
-_METHODS: dict[str, Callable[[Case], Outcome]] = {"lsuv": lsuv, "analytic": analytic, "critical": critical_scales}
+_METHODS: dict[str, Callable[[Case], Outcome]] = {
+    "lsuv": lsuv, "analytic": analytic, "critical": critical_scales, "gradient": learned,
+}  # fmt: skip
 
 
 def calibrate(
@@ -47,6 +50,7 @@ def calibrate(
     tolerance: float = 0.01,
     passes: int = 10,
     direction: str = "forward",
+    steps: int = 100,
     loss: Callable[..., Any] | None = None,
     labels: Any = None,
     train: bool = False,
@@ -64,6 +68,15 @@ def calibrate(
         "analytic":  E[z^2] = target, computed from the model's own operations, nothing run and no data needed: of x
                  only means and covariances count, and shapes will do (in the spirit of AutoInit, Bingham &
                  Miikkulainen 2023); see `jaxinit.adapt.analyze` for what it assumes
+        "critical":  chi_1 = |dL/dz_p|^2 / |dL/dz|^2 = 1, p the layer before (sums over units): gradients keep their
+                 length from layer to layer (partial Jacobians: Doshi, He & Gromov 2023). Signals are put in order
+                 first; where several layers or a skip meet, no one scale decides: there the second moment is kept
+        "gradient":  minimize GQ = mean over parameters |(g - H g) / (g + eps sgn g) - 1|, g gradient and H Hessian of
+                 the loss, over ln(s) of all sites together, by Adam (MetaInit, Dauphin & Schoenholz 2019, who step by
+                 the sign of the gradient). Targets play no part; its loss should be the one to be trained
+
+    Behind a normalization the scale of a site decides about the gradient at that site, and about no signal or gradient
+    beyond; in a stretch of ReLU-like layers one scale fixes both signal and gradient.
 
     The search is one compiled program: the model is evaluated with scaled parameters, every site is read, and all
     sites whose statistic nothing above is about to change are scaled, until none is off. Sites whose statistic is a
@@ -90,7 +103,9 @@ def calibrate(
         direction: of method "analytic": "forward", signals; "backward", gradients keep their second moment from
             each site to those before it; "both", 2 / s^2 = 1 / s_forward^2 + 1 / s_backward^2 (as Glorot & Bengio
             2010 average the fans).
-        loss, labels: as for `probe`; for methods that look at gradients.
+        steps: of method "gradient".
+        loss, labels: as for `probe`; for the methods that look at gradients ("critical", "gradient"). Without a loss
+            they average over random cotangents.
         train, rngs: as for `probe`.
         call: the method of the model to call instead of `__call__`: `probe(method=...)`.
 
@@ -123,8 +138,11 @@ def calibrate(
     checks.choice(where, "direction", direction, DIRECTIONS)
     if direction != "forward" and method != "analytic":
         raise checks.bad(where, "direction", f"'forward' with method={method!r}", direction)
+    steps = checks.integer(where, "steps", steps, at_least=1)
     checks.choice(where, "start", start, STARTS)
     checks.choice(where, "biases", biases, ("keep", "centre"))
+    if biases == "centre" and method in ("critical", "gradient"):
+        raise checks.bad(where, "biases", f"'keep' with method={method!r}", biases)
     if statistic is None:
         statistic = "variance" if biases == "centre" else "second moment"
     checks.choice(where, "statistic", statistic, ("second moment", "variance"))
@@ -160,7 +178,7 @@ def calibrate(
     bias = _biases(found, own, biases)
     case = Case(
         found, tuple(leaves), state, data, key, own, kept, zero, bias, wanted, statistic, tolerance, passes,
-        targets, {"direction": direction} if method == "analytic" else {},
+        targets, {"direction": direction, "steps": steps},
     )  # fmt: skip
     outcome = _METHODS[method](case)
     new = outcome.leaves

@@ -50,12 +50,12 @@ def critical_scales(case: Case) -> Outcome:
         evaluations=drawn.evaluations + signal.evaluations + found.evaluations,
         statistic="chi_1 (second moment where the status says so)",
         targets=targets,
-        figures=_ends(case, found),
+        figures=_ends(found, before, ruled),
     )
 
 
 def _cotangents(case: Case) -> int:
-    return COTANGENTS if case.labels is None and not case.options.get("loss") else 1
+    return COTANGENTS if case.products.random else 1
 
 
 def layer_before(known: Dependence) -> np.ndarray:
@@ -76,12 +76,12 @@ def _said(case: Case, n: int, found: Outcome, known: Dependence, ruled: bool) ->
     return status, _MEETS if known.above[n].any() else _FIRST
 
 
-def _ends(case: Case, found: Outcome) -> dict[str, float]:
-    """What of signal and gradient is left between the first site that was scaled and the last."""
-    (sites,) = np.nonzero(case.movable & np.isfinite(found.after))
+def _ends(found: Outcome, before: np.ndarray, ruled: np.ndarray) -> dict[str, float]:
+    """What becomes of signal and gradient from the first layer that the rule holds for to the last."""
+    (sites,) = np.nonzero(ruled)
     if not len(sites) or found.seen is None or found.seen.log_gradient is None:
         return {}
-    first, last = sites[0], sites[-1]
+    first, last = before[sites[0]], sites[-1]
     square, gradient = found.seen.log_second_moment, found.seen.log_gradient
     return {
         "signal last/first": float(np.exp(square[last] - square[first])),

@@ -103,11 +103,12 @@ class Products:
         names, shapes: of the parameters, in the order of their leaves; shapes of all layers together.
         stacks: of each parameter, the lengths of the loops that go through its first axes.
         products: in the order of execution.
-        arguments: shapes of a batch.
+        arguments: shapes of a batch; `examples`, how many it holds.
+        random: whether the loss is the random one of `probe`.
     """
 
     def __init__(
-        self, model: Marked, traced: Traced, arguments: Any, abstract: Any, labels: Any, loss: Any
+        self, model: Marked, traced: Traced, arguments: Any, abstract: Any, loss: Any, random: bool
     ) -> None:
         plan = traced.plan
         self.model, self.traced, self.arguments, self.abstract = model, traced, arguments, abstract
@@ -118,8 +119,8 @@ class Products:
         )
         chosen = choose_sites("products", "ops", plan, model.marks)
         self.products = _in_order(plan, chosen)
-        examples = inputs.examples_of(arguments) or 1
-        layout = Layout(examples, False, frozenset({"second_moment", "mean", "grad_second_moment"}))
+        self.examples, self.random = inputs.examples_of(arguments) or 1, random
+        layout = Layout(self.examples, False, frozenset({"second_moment", "mean", "grad_second_moment"}))
         watched = Watched(plan.block, plan.places, chosen, layout)
         self._forward = Measure(plan, watched, layout, traced.output, None, None)
         self._both = Measure(plan, watched, layout, traced.output, loss, None)
@@ -326,4 +327,4 @@ def products(
             )  # fmt: skip
     traced = trace(where, adapted, drawn, state, arguments)
     scalar = losses.adapted(where, loss, traced, inputs.abstract(labels))
-    return Products(adapted, traced, arguments, (drawn, state), labels, scalar)
+    return Products(adapted, traced, arguments, (drawn, state), scalar, loss is None)

@@ -7,3 +7,4 @@ from jaxinit.adapt._init_table import InitRow as InitRow
 from jaxinit.adapt._init_table import InitTable as InitTable
 from jaxinit.adapt._init_table import init_table as init_table
 from jaxinit.adapt._reinit import reinit as reinit
+from jaxinit.adapt._suggest import suggest as suggest

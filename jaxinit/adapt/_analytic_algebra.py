@@ -142,9 +142,13 @@ def _mask_of(name: str, known: Known) -> Any:
 def _linear(name: str, values: Sequence[Value], numbers: Sequence[float | None]) -> Value | None:
     """What a scale or a shift does to a field."""
     unknown = [v for v, n in zip(values, numbers, strict=True) if n is None]
-    if len(unknown) != 1 or not isinstance(unknown[0], Field):
+    if len(unknown) != 1 or isinstance(unknown[0], Known):
         return None
-    x: Any = unknown[0]
+    found = [v for v, n in zip(values, numbers, strict=True) if n is not None and not isinstance(v, Known)]
+    if isinstance(unknown[0], Applied) and not found:
+        return None
+    # A number that the analysis found differs from layer to layer: it is no part of the function.
+    x: Any = settle(unknown[0])
     number = next((n for n in numbers if n is not None), None)
     if name == "neg":
         return x.times(-1.0)
@@ -201,7 +205,10 @@ def _affine(x: Field, lead: Field) -> tuple[float, float] | None:
     ratios = [x.terms[t] / c for t, c in lead.terms.items()]
     if max(ratios) - min(ratios) > 1e-9 * abs(ratios[0]):
         return None
-    return ratios[0], x.mean - ratios[0] * lead.mean
+    # Rounded, so that the same function of another layer is the same expression.
+    ratio = float(f"{ratios[0]:.10g}")
+    shift = x.mean - ratio * lead.mean
+    return ratio, float(f"{shift:.10g}") if abs(shift) > 1e-9 * math.sqrt(lead.variance) else 0.0
 
 
 def _after(fn: Expression, a: float, b: float) -> Expression:

@@ -32,10 +32,13 @@ class Site:
         index: tells sites apart.
         kernel: the parameters that the operand is made of.
         inner: the signal that is multiplied; None for a lookup.
+        before: indices of all sites that it depends on.
     """
 
-    def __init__(self, index: int, kernel: frozenset[int], inner: Field | None) -> None:
-        self.index, self.kernel, self.inner = index, kernel, inner
+    def __init__(
+        self, index: int, kernel: frozenset[int], inner: Field | None, before: frozenset[int] = frozenset()
+    ) -> None:
+        self.index, self.kernel, self.inner, self.before = index, kernel, inner, before
 
 
 def dot(u: Value, v: Value, dimensions: Any, site: Any) -> Field:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from jaxinit.adapt._analytic_pointwise import Unknown, settle
 from jaxinit.adapt._analytic_products import Site
 from jaxinit.adapt._analytic_rules import equation
 from jaxinit.adapt._analytic_shapes import part, stacked
-from jaxinit.adapt._analytic_values import Known, Value, as_field, field_of_data, from_moments, is_real
+from jaxinit.adapt._analytic_values import Known, Value, as_field, field_of_data, from_moments, is_real, white
 from jaxinit.probe import Layer, Products
 
 __all__ = ["Found", "Walk"]
@@ -77,6 +78,7 @@ class Walk:
         state: its other collections.
         inputs: the leaves of the call's arguments: values.
         key: for dropout.
+        ideal: take parameters for independent entries of their variance, whatever this draw's sums are.
         scale: `(product's index, what was found of it) -> factor`, asked at every evaluation of a product of the
             signal with a parameter; the parameter is multiplied with it from there on.
     """
@@ -89,12 +91,16 @@ class Walk:
         inputs: Sequence[Value],
         key: Any,
         scale: Callable[[int, Found], float] | None = None,
+        ideal: bool = False,
     ) -> None:
-        self.products, self.leaves, self.scale = products, leaves, scale
+        self.products, self.leaves, self.scale, self.ideal = products, leaves, scale, ideal
         self.plan = products.traced.plan
         self.found: dict[int, list[Found]] = {}
         self.values: dict[int, list[tuple[tuple[int, ...], float, float]]] = {}
-        self._sites = 0
+        #: Products that are added to a signal they were computed from: the ends of residual branches.
+        self.ends: set[int] = set()
+        self._sites: dict[int, Site] = {}
+        self._named: dict[int, int] = {}
         self._rows: dict[int, list[tuple[tuple[int | None, ...], int]]] = {}
         for n, product in enumerate(products.products):
             self._rows.setdefault(product.place, []).append((product.at, n))
@@ -116,10 +122,14 @@ class Walk:
         mean, variance = float(array.mean()), float(array.var())
         if variance <= 1e-20 * mean**2:
             return Field(fresh_axes(array.shape), mean, {}, pure)
+        certain = abs(mean) >= _CERTAIN * math.sqrt(variance / array.size)
+        if self.ideal:
+            mean, variance = (mean, variance) if certain else (0.0, float(np.mean(np.square(array))))
+            return white(array.shape, mean, variance, parameters=pure)
         # Sums over its axes are those of this draw: with them, what entries of the signal have in common is exact.
         field = field_of_data(array)
         table = field.table()
-        if abs(mean) < _CERTAIN * math.sqrt(variance / array.size):
+        if not certain:
             table, mean = table + mean**2, 0.0
         return from_moments(field.axes, mean, table, parameters=pure)
 
@@ -160,6 +170,8 @@ class Walk:
         values: list[Any] = [v.value if isinstance(v, Parameter) else v for v in given]
         if all(isinstance(v, Known) for v in values):
             return [Known(v) for v in _folded(eqn, values)]
+        if name in ("add", "add_any"):
+            self._note_branch(values)
         try:
             out = equation(eqn, values, self._site)
             for v in out:
@@ -174,8 +186,25 @@ class Walk:
             return measured(eqn, real, f"{name}: {reason}")
 
     def _site(self, kernel: frozenset[int], inner: Field | None) -> Site:
-        self._sites += 1
-        return Site(self._sites, kernel, inner)
+        index = len(self._sites) + 1
+        direct = [] if inner is None else [n for n in inner.sources if isinstance(n, int)]
+        before = frozenset(direct).union(*(self._sites[n].before for n in direct))
+        self._sites[index] = made = Site(index, kernel, inner, before)
+        return made
+
+    def _note_branch(self, values: Sequence[Any]) -> None:
+        """Of a sum of two signals: whether one of them is a product that depends on the other."""
+        fields = [v for v in values if isinstance(v, Field) and v.terms and v.parameters is None]
+        for branch, stream in itertools.permutations(fields, 2):
+            made = {b.product for b in branch.bases if not b.parameter}
+            if len(made) != 1 or None in made:
+                continue
+            (site,) = made
+            sources = {n for n in stream.sources if isinstance(n, int)}
+            if site.index in self._named and (
+                sources & site.before or (not sources and site.inner is not None)
+            ):
+                self.ends.add(self._named[site.index])
 
     def _scan(self, eqn: Any, given: list[Any], inside: Any, at: tuple[int, ...]) -> list[Any]:
         p = eqn.params
@@ -217,6 +246,7 @@ class Walk:
                 Found(z.mean, z.second, 0.0, math.nan, 0.0, {}, 0.0, 0, tuple(_notes(z)))
             )
             return z
+        self._named[mine[0].base.product.index] = index
         # Terms of parameters alone are biases; all others are the kernel's.
         moved = [t for t in z.terms if not t.base.parameter]
         own = Field(z.axes, 0.0, {t: z.terms[t] for t in moved}).variance

@@ -20,4 +20,6 @@ from jaxinit.records._sites import ParameterStatistics as ParameterStatistics
 from jaxinit.records._sites import Site as Site
 from jaxinit.records._spectrum import Spectrum as Spectrum
 from jaxinit.records._statistic import Statistic as Statistic
+from jaxinit.records._suggestion import SuggestedLayer as SuggestedLayer
+from jaxinit.records._suggestion import Suggestion as Suggestion
 from jaxinit.records._sweep import Sweep as Sweep

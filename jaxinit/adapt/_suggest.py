@@ -1,0 +1,226 @@
+"""`suggest`: the initializers to write into a model's source."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinit import initializers as ji
+from jaxinit._core import checks
+from jaxinit.adapt._analytic import drawn, inputs_of
+from jaxinit.adapt._analytic_walk import Found, Walk
+from jaxinit.adapt._init_table import _law
+from jaxinit.probe import Product, Products, batches, products
+from jaxinit.records import SuggestedLayer, Suggestion, provenance
+
+__all__ = ["suggest"]
+
+#: Squares of gains that have a name.
+_NAMED = ((1.0, "lecun"), (2.0, "he"))
+#: Within this share the square of a gain is the named one's.
+_CLOSE = 0.01
+
+
+def suggest(
+    model: Any,
+    x: Any,
+    *,
+    params: Any = None,
+    key: Any = None,
+    target: float = 1.0,
+    residual: bool = True,
+    train: bool = False,
+    call: Any = None,
+) -> Suggestion:
+    """The initializers with which the model's signal keeps its size, to be written into its source; nothing is changed.
+
+    For every product of a parameter with the signal the analysis of `analyze` gives the standard deviation of the
+    entries at which E[z^2] = target, layer after layer, each layer with those before it as suggested. It depends on the
+    architecture alone, not on a draw. Where a product is added to the signal it was computed from (a residual branch
+    that ends), E[z^2] = target / L, with L the number of such branches, so that all of them together add one target
+    (`jaxinit.residual`, rule "gpt2": Radford et al. 2019). Each keeps the law it has.
+
+    Args:
+        model, x, params, key, train, call: as for `analyze`.
+        target: second moment of every layer's value.
+        residual: whether branches are scaled by depth.
+
+    Returns:
+        A Suggestion: print it, or its `table()`; `suggestion["encoder/fc/kernel"].code` is an expression of
+        `import jaxinit as ji`. Kernels that are 0 stay 0 and say so.
+
+    Raises:
+        ValueError, TypeError: as `probe`.
+
+    Example:
+        >>> import jax, flax.linen as nn
+        >>> from jaxinit.adapt import suggest
+        >>> model = nn.Sequential([nn.Dense(64), nn.relu, nn.Dense(64), nn.tanh, nn.Dense(10)])
+        >>> print(suggest(model, jax.ShapeDtypeStruct((8, 32), "float32")))
+        layers_0/kernel  Dense(..., kernel_init=ji.lecun_normal())
+        layers_2/kernel  Dense(..., kernel_init=ji.he_normal())
+        layers_4/kernel  Dense(..., kernel_init=ji.scaled(ji.lecun_normal(), 1.593))
+    """
+    where = "suggest"
+    key = (
+        jax.random.key(0, impl="threefry2x32") if key is None else checks.require_threefry(where, "key", key)
+    )
+    goal = float(checks.number(where, "target", target, above=0.0))
+    data = batches(x, key, where=where)
+    traced = products(model, data[0], params=params, train=train, method=call, where=where)
+    leaves, state = drawn(traced, data[0], params, key)
+    inputs = inputs_of(data, x)
+    now = Walk(traced, leaves, state, inputs, key, ideal=True)
+    ends = now.ends if residual else set()
+    goals = [goal / max(len(ends), 1) if n in ends else goal for n in range(len(traced.products))]
+    factors, after = _scales(traced, leaves, state, inputs, key, goals)
+    layers: list[SuggestedLayer] = []
+    seen: set[int] = set()
+    for n, product in enumerate(traced.products):
+        parameters = {layer.parameter for layer in product.kernel}
+        if n not in after or not product.kernel or parameters & seen:
+            continue
+        seen |= parameters
+        layers.append(
+            _layer(traced, n, product, leaves, factors, now.found, after, len(ends) if n in ends else 0)
+        )
+    notes = sorted({note for found in after.values() for f in found for note in f.notes})
+    return Suggestion(
+        traced.model.name, tuple(layers), len(ends), tuple(notes),
+        {"label": traced.model.name, "target": goal, "residual": residual}, provenance(),
+    )  # fmt: skip
+
+
+def _scales(
+    traced: Products, leaves: list[np.ndarray], state: Any, inputs: Any, key: Any, goals: list[float]
+) -> tuple[dict[int, float], Mapping[int, list[Found]]]:
+    """One factor a parameter (all layers of a stack alike), and what is found with them."""
+    factors: dict[int, float] = {}
+    walk = None
+    for _ in range(_PASSES):
+        known, chosen = dict(factors), dict[int, float]()
+
+        def scale(n: int, found: Found, known: Any = known, chosen: Any = chosen) -> float:
+            kernel = traced.products[n].kernel
+            if len(kernel) != 1 or not found.own > 0:
+                return 1.0
+            parameter = kernel[0].parameter
+            if parameter in known:
+                return float(known[parameter])
+            if parameter not in chosen:
+                left = goals[n] - (found.second - found.own)
+                chosen[parameter] = math.sqrt(left / found.own) if left > 0 else 1.0
+            return float(chosen[parameter])
+
+        walk = Walk(traced, leaves, state, inputs, key, scale, ideal=True)
+        new = factors | chosen
+        moved = _averaged(traced, walk.found, goals)
+        for parameter, by in moved.items():
+            if parameter in new:
+                new[parameter] *= by
+        settled = factors and all(abs(new[p] / factors.get(p, math.inf) - 1) < 1e-3 for p in new)
+        factors = new
+        if settled or all(abs(by - 1) < 1e-3 for by in moved.values()):
+            break
+    assert walk is not None
+    return factors, walk.found
+
+
+_PASSES = 10
+
+
+def _averaged(traced: Products, found: Mapping[int, list[Found]], goals: list[float]) -> dict[int, float]:
+    """By parameter, the factor that brings the mean over its uses, and over the layers of a stack, to the goal."""
+    uses: dict[int, list[tuple[Found, float]]] = {}
+    for n, each in found.items():
+        kernel = traced.products[n].kernel
+        if len(kernel) == 1:
+            uses.setdefault(kernel[0].parameter, []).extend((f, goals[n]) for f in each)
+    out = {}
+    for parameter, each_use in uses.items():
+        own = sum(f.own for f, _ in each_use)
+        left = sum(g - (f.second - f.own) for f, g in each_use)
+        out[parameter] = math.sqrt(left / own) if own > 0 and left > 0 else 1.0
+    return out
+
+
+def _layer(
+    traced: Products,
+    n: int,
+    product: Product,
+    leaves: list[np.ndarray],
+    factors: Mapping[int, float],
+    before: Mapping[int, list[Found]],
+    after: Mapping[int, list[Found]],
+    branches: int,
+) -> SuggestedLayer:
+    parameter = product.kernel[0].parameter
+    path = traced.names[parameter]
+    leaf = leaves[parameter]
+    shape = traced.shapes[parameter][len(traced.stacks[parameter]) :]
+    one = np.asarray(leaf[(0,) * len(traced.stacks[parameter])], np.float64)
+    law = _law_of(one) if jnp.issubdtype(leaf.dtype, jnp.floating) else "unknown"
+    now = float(np.sqrt(np.mean(np.square(np.asarray(leaf, np.float64)))))
+    stddev = now * factors.get(parameter, 1.0)
+    name = path.rsplit("/", 1)[-1]
+    why = "; ".join(sorted({note for f in after[n] for note in f.notes}))
+    if now == 0:
+        code, law, why = "ji.zeros()", "zeros", "kept 0"
+    elif len(product.kernel) > 1 or not factors.get(parameter):
+        code, why = (
+            f"ji.normal({now:.3g})",
+            "computed from several parameters" if len(product.kernel) > 1 else why,
+        )
+    else:
+        code = _code(product, name, shape, law, stddev, branches)
+        why = "; ".join(v for v in ("end of a residual branch" if branches else "", why) if v)
+    place = traced.traced.plan.places[product.place]
+    known = {"kernel": "kernel_init", "embedding": "embedding_init"}
+    kind = "Embed" if name == "embedding" else place.kind
+    expected, found = (float(np.mean([f.second for f in of.get(n, ())])) for of in (after, before))
+    return SuggestedLayer(path, kind, known.get(name, name), code, law, stddev, now, expected, found, why)
+
+
+def _code(product: Product, name: str, shape: tuple[int, ...], law: str, stddev: float, branches: int) -> str:
+    """An expression of `import jaxinit as ji` whose draws have this standard deviation."""
+    if product.kind == "gather":
+        return f"ji.normal({stddev:.4g})"
+    fan = _fan(product, name, shape)
+    if fan is None:
+        return f"ji.normal({stddev:.4g})"
+    base = stddev * math.sqrt(branches or 1)
+    gain = base * math.sqrt(fan)
+    if law == "orthogonal":
+        code = f'ji.orthogonal({gain:.4g}, preserve="variance")'
+    else:
+        kind = "uniform" if law == "uniform" else "normal"
+        plain = ', distribution="normal"' if law == "normal" else ""
+        scheme = next((s for square, s in _NAMED if abs(gain**2 / square - 1) < _CLOSE), None)
+        code = f"ji.{scheme or 'lecun'}_{kind}({plain.removeprefix(', ')})"
+        if scheme is None:
+            code = f"ji.scaled({code}, {gain:.4g})"
+    return f"ji.residual({code}, {branches}, branches=1)" if branches else code
+
+
+def _fan(product: Product, name: str, shape: tuple[int, ...]) -> int | None:
+    """What the initializer takes for the fan-in, where that is what the product sums over."""
+    if len(shape) < 2:
+        return None
+    fan = ji.fans(shape)[0]
+    if product.contracting is None:
+        return int(fan) if product.kind == "conv_general_dilated" else None
+    summed = math.prod(shape[k] for k in product.contracting)
+    # Flax's general dense layers hand over the shape with the summed axes as one.
+    return summed if name == "kernel" or math.isclose(summed, fan) else None
+
+
+def _law_of(w: np.ndarray) -> str:
+    """The law of its entries, as `init_table` tells it."""
+    mean, stddev = float(w.mean()), float(w.std())
+    kurtosis = float(np.mean((w - mean) ** 4) / stddev**4 - 3) if stddev else 0.0
+    return _law(w, mean, stddev, kurtosis)

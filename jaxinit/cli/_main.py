@@ -14,13 +14,25 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxinit import __version__
-from jaxinit.cli import _bench, _compare, _demo, _init_table, _phase, _probe, _saved, _simulate, _sweep
+from jaxinit.cli import (
+    _bench,
+    _calibrate,
+    _compare,
+    _demo,
+    _init_table,
+    _phase,
+    _probe,
+    _saved,
+    _simulate,
+    _sweep,
+)
 from jaxinit.cli._output import Output
 
 COMMANDS: tuple[Any, ...] = (
     _demo,
     _probe,
     _init_table,
+    _calibrate,
     _simulate,
     _sweep,
     _phase,
@@ -35,6 +47,7 @@ examples:
   jaxinit demo                                        the whole story in about two minutes
   jaxinit probe model.py:net --input 32x784           your own Flax model, and what is wrong with it
   jaxinit init-table model.py:net --input 32x784      which initializer each parameter got
+  jaxinit calibrate model.py:net --input 32x784       parameters with which its signal survives
   jaxinit simulate --depth 50 --init he,xavier        signal and gradient, layer by layer
   jaxinit sweep --depth 10,50 --activation tanh,relu  the same over a grid of networks
   jaxinit phase tanh                                  order, chaos and the edge between them

@@ -69,7 +69,7 @@ class CalibratedSite:
     @property
     def factor(self) -> float:
         """What the parameters were multiplied with."""
-        return self.scale_after / self.scale_before if self.scale_before else 1.0
+        return self.scale_after / self.scale_before if self.parameters else 1.0
 
     def __str__(self) -> str:
         return f"{self.name}: {self.status}" + (f", {self.why}" if self.why else "")

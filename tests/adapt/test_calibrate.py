@@ -1,5 +1,6 @@
 """`calibrate`: layer-sequential unit variance, held against NumPy, Flax's own intermediates and plain repetition."""
 
+import json
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +12,8 @@ import zoo_models as zoo
 from flax import nnx
 
 from jaxinit.adapt import _lsuv, calibrate
+from jaxinit.adapt._calibrate import _METHODS
+from jaxinit.cli import _calibrate, main
 from jaxinit.records import Calibration, load
 
 KEY = jax.random.key(0)
@@ -287,3 +290,16 @@ def test_bad_input(change: dict[str, Any], what: str) -> None:
 def test_integers_have_no_moment_to_preserve() -> None:
     with pytest.raises(ValueError, match="integers"):
         calibrate(zoo.Language(), zoo.TOKENS, KEY, target="preserve")
+
+
+def test_the_command(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    source = "import flax.linen as nn\nnet = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])\n"
+    (tmp_path / "some_net.py").write_text(source)
+    words = [f"{tmp_path / 'some_net.py'}:net", "--input", "8x6", "--exclude", "layers_2/**"]
+    assert main(["calibrate", *words, "--json", "--out", str(tmp_path / "out")]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["status"] for row in told["sites"]] == ["converged", "excluded"] and told["ok"]
+    assert load(tmp_path / "out" / "net.npz").rows()[0] == told["sites"][0]
+    with np.load(tmp_path / "out" / "parameters.npz") as held:
+        assert np.isclose(np.sqrt(square(held["layers_0/kernel"])), told["sites"][0]["scale_after"])
+    assert set(_calibrate.METHODS) == set(_METHODS)

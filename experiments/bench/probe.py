@@ -1,8 +1,8 @@
 """probe against the floor: the same seeds through jit(vmap(init, value_and_grad, norms of parameters and gradients)).
 
 Both in one process, taking turns; the least CPU seconds of the whole process, of all its threads, so that a busy
-machine disturbs little; compilation apart; temporary memory as the compiler states it. The probe records its default statistics
-at the outputs of all modules.
+machine disturbs little; compilation apart; temporary memory as the compiler states it. The probe records its default
+statistics at the outputs of all modules.
 
     python experiments/bench/probe.py [--models mlp resnet transformer scan] [--rounds 5]
 """

@@ -9,8 +9,11 @@ import jax.numpy as jnp
 
 from jaxinit._core.lapack import qr
 
-#: Up to this many vectors Gram-Schmidt, applied twice, is unrolled; above it LAPACK's Householder QR serves.
-UNROLLED = 8
+#: Up to this many vectors Gram-Schmidt, applied twice, is unrolled.
+UNROLLED = 4
+#: Up to this many it is a loop over vectors; above it LAPACK's Householder QR serves. Of 16 vectors of 28,672 entries
+#: the loop takes 5 ms, LAPACK 80 (`experiments/bench/frames.py`).
+ROW_BY_ROW = 128
 
 _dot = partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
 
@@ -28,10 +31,13 @@ def orthonormalize(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     distance of nearly equal vectors survives: 1 - cosine down to 1e-13 in float32, where a Gram matrix keeps
     1e-7 (Giraud, Langou & Rozloznik 2005: Gram-Schmidt twice is orthogonal to machine precision).
     """
-    rows = x.shape[0]
-    if rows > UNROLLED:
-        return _householder(x)
-    eps = jnp.finfo(x.dtype).eps
+    if x.shape[0] <= UNROLLED:
+        return _unrolled(x)
+    return gram_schmidt(x) if x.shape[0] <= min(ROW_BY_ROW, x.shape[1]) else householder(x)
+
+
+def _unrolled(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    rows, eps = x.shape[0], jnp.finfo(x.dtype).eps
     zero = jnp.zeros((), x.dtype)
     frame: list[jax.Array] = []
     table: list[list[jax.Array]] = []
@@ -52,7 +58,28 @@ def orthonormalize(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.stack(frame), jnp.stack([jnp.stack(line) for line in table])
 
 
-def _householder(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def gram_schmidt(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`orthonormalize`, row after row, each freed twice of what is in the rows before."""
+    rows, eps = x.shape[0], jnp.finfo(x.dtype).eps
+
+    def step(a: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        frame, table = found
+        v = jax.lax.dynamic_index_in_dim(x, a, keepdims=False)
+        whole, line = jnp.sqrt(_dot(v, v)), jnp.zeros(rows, x.dtype)
+        for _ in range(2):
+            along = _dot(frame, v)
+            line, v = line + along, v - _dot(along, frame)
+        length = jnp.sqrt(_dot(v, v))
+        kept = length > eps * whole
+        line = jax.lax.dynamic_update_index_in_dim(line, jnp.where(kept, length, 0), a, 0)
+        v = v * jnp.where(kept, 1 / jnp.where(kept, length, 1), 0)
+        return tuple(jax.lax.dynamic_update_index_in_dim(t, r, a, 0) for t, r in ((frame, v), (table, line)))
+
+    return jax.lax.fori_loop(0, rows, step, (jnp.zeros_like(x), jnp.zeros((rows, rows), x.dtype)))
+
+
+def householder(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`orthonormalize` by LAPACK; dependent vectors get a direction of no meaning, orthogonal to the others."""
     # For a zero vector Householder's frame has a direction of no meaning, in which vectors after it have a share:
     # zeros go last.
     order = jnp.argsort(jnp.all(x == 0, axis=1), stable=True)

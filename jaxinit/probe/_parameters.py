@@ -45,16 +45,16 @@ def parameter_rows(
         owners = owners + [n for n, row in zip(unformed, rest, strict=True) for _ in range(len(row))]
         return jnp.concatenate([values, *rest])[np.argsort(owners, kind="stable")]
 
-    owners, norms, _ = _norms(parameters, formed, stacks)
+    owners, norms = _norms(parameters, formed, stacks)
     out = {"norm": figure("norm", (owners, norms))}
     size = jnp.where(out["norm"] > 0, out["norm"], jnp.nan)
     if gradients is not None:
-        owners, norms, bad = _norms(gradients, formed, stacks)
+        owners, norms = _norms(gradients, formed, stacks)
         out["gradient_norm"] = figure("gradient_norm", (owners, norms))
         out["gradient_ratio"] = out["gradient_norm"] / size
-        out["gradient_nonfinite"] = figure("gradient_nonfinite", (owners, bad))
+        out["gradient_nonfinite"] = (~jnp.isfinite(out["gradient_norm"])).astype(jnp.float32)
     if updates is not None:
-        owners, norms, _ = _norms(updates, formed, stacks)
+        owners, norms = _norms(updates, formed, stacks)
         out["update_ratio"] = figure("", (owners, norms)) / size
     return out
 
@@ -76,9 +76,8 @@ def _of_unformed(
     return dict(zip(laws, rows, strict=True))
 
 
-def _norms(arrays: Sequence[Any], which: Sequence[int], stacks: Sequence[int]) -> tuple[list[int], Any, Any]:
-    """Of these arrays, one entry a layer: whose it is, the Euclidean norm, and the share of rows, vectors along
-    the last axis, that hold a value that is not finite.
+def _norms(arrays: Sequence[Any], which: Sequence[int], stacks: Sequence[int]) -> tuple[list[int], Any]:
+    """Of these arrays, one entry a layer: whose it is, and the Euclidean norm.
 
     Small arrays of one shape are reduced together, and what remains to be done with the sums is done for all at once:
     fewer operations to compile.
@@ -88,33 +87,29 @@ def _norms(arrays: Sequence[Any], which: Sequence[int], stacks: Sequence[int]) -
         array = arrays[n]
         alone = n if array.size > _SMALL else -1
         groups.setdefault((alone, array.shape, array.dtype, stacks[n]), []).append(n)
-    tops, sums, bad = list[Any](), list[Any](), list[Any]()
-    owners = list[int]()
+    tops, sums, owners = list[Any](), list[Any](), list[int]()
     for (_, shape, _, stack), members in groups.items():
         several = len(members) > 1
         array = wide(jnp.stack([arrays[n] for n in members]) if several else arrays[members[0]])
         layers = math.prod(shape[:stack]) * len(members)
-        for values, found in zip((tops, sums, bad), _sums(array, stack + several), strict=True):
+        for values, found in zip((tops, sums), _sums(array, stack + several), strict=True):
             values.append(found.reshape((layers,)).astype(jnp.float32))
         owners += [n for n in members for _ in range(layers // len(members))]
     if not owners:
-        return [], jnp.zeros(0), jnp.zeros(0)
-    top, total, share = (jnp.concatenate(v) for v in (tops, sums, bad))
+        return [], jnp.zeros(0)
+    top, total = jnp.concatenate(tops), jnp.concatenate(sums)
     # A maximum does not tell of nan everywhere; the squares do.
-    return owners, jnp.sqrt(total) * power(exponent(top), jnp.float32), share
+    return owners, jnp.sqrt(total) * power(exponent(top), jnp.float32)
 
 
-def _sums(array: Any, stack: int) -> tuple[Any, Any, Any]:
-    """The largest entry of each layer, the sum of squares at the scale of that, and the share of spoiled rows.
+def _sums(array: Any, stack: int) -> tuple[Any, Any]:
+    """The largest entry of each layer, and the sum of squares at the scale of that.
 
     Reduced over axes as they are: to reshape a gradient first would make a copy of it, in another layout. The barrier
     keeps the two reductions of a gradient together: a scheduler that does the first ones of all layers first would
     have to hold all gradients.
     """
     inner = tuple(range(stack, array.ndim))
-    rest = inner[:-1]
-    top = jnp.max(jnp.max(jnp.abs(array), axis=inner[-1:]), axis=rest)
+    top = jnp.max(jnp.abs(array), axis=inner)
     array, scale = jax.lax.optimization_barrier((array, power(-exponent(top), array.dtype)))
-    scaled = array * scale.reshape(scale.shape + (1,) * len(inner))
-    rows = jnp.sum(jnp.square(scaled), axis=inner[-1:])
-    return top, jnp.sum(rows, axis=rest), jnp.mean(~jnp.isfinite(rows), axis=rest, dtype=jnp.float32)
+    return top, jnp.sum(jnp.square(array * scale.reshape(scale.shape + (1,) * len(inner))), axis=inner)

@@ -23,8 +23,8 @@ from jaxinit.probe._rows import wide
 __all__ = ["FIGURES", "Unformed", "figures", "matrix_shape", "multiply", "smaller", "stand_in"]
 
 #: What comes with the cotangent of a probe: how many of the normals that the matrix is made of were drawn for the
-#: forward product, and the sum of their squares; the norm of the gradient, and its share that is not finite.
-FIGURES = ("known", "known_squares", "gradient_norm", "gradient_nonfinite")
+#: forward product, and the sum of their squares; the norm of the gradient.
+FIGURES = ("known", "known_squares", "gradient_norm")
 #: Names the key of what is left of a norm, among those of one matrix.
 _REST = 0x6A780005
 
@@ -123,12 +123,12 @@ def _forward(
     module = _gaussian if kind == "gaussian" else _haar
     exponent, x = _leveled(x)
     y, residual = module.forward(there, x, shape[1], scale)
-    seen = exponent, _frames.gram(x, x), _spoiled(x)
+    seen = exponent, _frames.gram(x, x)
     return y * power(exponent, y.dtype), (back, residual, seen)
 
 
 def _backward(shape: tuple[int, int], scale: float, kind: str, saved: Any, d: Any) -> tuple[None, Any, Any]:
-    back, residual, (from_x, gram, spoiled) = saved
+    back, residual, (from_x, gram) = saved
     exponent, d = _leveled(d)
     if kind == "gaussian":
         dx = _gaussian.backward(back, residual, d, scale)
@@ -141,8 +141,7 @@ def _backward(shape: tuple[int, int], scale: float, kind: str, saved: Any, d: An
     # dL/dW = X^T D: its squared norm is the trace of (X X^T)(D D^T).
     trace = jnp.maximum(jnp.sum(gram * _frames.gram(d, d)), 0)
     size = jnp.sqrt(trace) * power(from_x, d.dtype) * power(exponent, d.dtype)
-    bad = 1 - (1 - spoiled) * (1 - _spoiled(d))
-    row = jnp.stack([known, squares, size, bad]).astype(jnp.float32)
+    row = jnp.stack([known, squares, size]).astype(jnp.float32)
     return None, row, dx * power(exponent, d.dtype)
 
 
@@ -153,8 +152,3 @@ def _leveled(x: Any) -> tuple[Any, Any]:
     """x with a power of two taken out, so that inner products of its rows neither over- nor underflow."""
     exponent = exponent_of(jnp.max(jnp.abs(x)))
     return exponent, x * power(-exponent, x.dtype)
-
-
-def _spoiled(x: Any) -> Any:
-    """The share of columns with an entry that is not finite."""
-    return jnp.mean(jnp.any(~jnp.isfinite(x), axis=0), dtype=x.dtype)

@@ -17,7 +17,7 @@ PARAMETER_STATISTICS: dict[str, str] = {
     "gradient_norm": "Frobenius norm of the gradient of the loss",
     "gradient_ratio": "gradient norm over parameter norm",
     "update_ratio": "norm of the optimizer's first update over parameter norm",
-    "gradient_nonfinite": "share of the gradient's rows with an entry that is nan or infinite",
+    "gradient_nonfinite": "1 where the gradient has an entry that is nan or infinite, else 0",
 }
 
 

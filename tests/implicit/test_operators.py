@@ -89,8 +89,9 @@ def test_joint_law_of_degenerate_inputs(law: str, kind: str) -> None:
     same_law(sample(implicit(law, 4), x, 2), sample(drawn(law, 4), x, 3))
 
 
-def test_joint_law_of_many_rows_by_householder() -> None:
-    x = np.random.default_rng(5).normal(size=(_frames.UNROLLED + 2, 6))
+@pytest.mark.parametrize("rows", [_frames.UNROLLED + 2, 8], ids=["loop", "householder"])
+def test_joint_law_of_many_rows(rows: int) -> None:
+    x = np.random.default_rng(5).normal(size=(rows, 6))
     for law in ("gaussian", "haar"):
         same_law(sample(implicit(law, 5), x, 4), sample(drawn(law, 5), x, 5))
 

@@ -6,16 +6,32 @@ Pages with code cells are notebooks kept as text: the build executes them, and a
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import jaxinit
+from jaxinit.plot import variables
 
-sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+HERE = Path(__file__).parent
+GENERATED = HERE / "_build" / "generated"
+sys.path.insert(0, str(HERE / "_ext"))
 # Inherited by the kernels of the notebooks, which compile for longer than they run.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+# Figures are drawings in the colours of the page, which the kernels make and a style sheet of their own completes.
+os.environ["IPYTHONDIR"] = str(GENERATED / "ipython")
+startup = GENERATED / "ipython" / "profile_default" / "startup"
+startup.mkdir(parents=True, exist_ok=True)
+shutil.copy(HERE / "_ext" / "kernel_startup.py", startup)
+(GENERATED / "static").mkdir(exist_ok=True)
+(GENERATED / "static" / "figures.css").write_text(
+    f"body {{ {variables('light')} }}\n"
+    f"@media screen {{ body[data-theme='dark'] {{ {variables('dark')} }} }}\n"
+    "@media screen and (prefers-color-scheme: dark) {\n"
+    f"  body:not([data-theme='light']) {{ {variables('dark')} }}\n}}\n"
+)
 
 project = "jaxinit"
 author = "The jaxinit authors"
@@ -69,8 +85,8 @@ toc_object_entries_show_parents = "hide"
 # ---- looks ---------------------------------------------------------------------------------------------------------
 html_theme = "furo"
 html_title = "jaxinit"
-html_static_path = ["_static"]
-html_css_files = ["jaxinit.css"]
+html_static_path = ["_static", str(GENERATED / "static")]
+html_css_files = ["figures.css", "jaxinit.css"]
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sphinx = False

@@ -89,18 +89,22 @@ class InitTable(Record):
 
     def table(self) -> Table:
         """One row a parameter; an exclamation mark where the values are not what was asked for."""
-        wrong = self.wrong()
+        wrong, told = self.wrong(), any(r.asked_stddev is not None for r in self.parameters)
         note = f"! {len(wrong)} of {len(self.parameters)} not as asked" if wrong else None
         table = Table(title=Text(self.label), title_justify="left", caption=note, caption_justify="left")
-        for column in ("parameter", "shape", "law", "matches", "stddev", "asked", "asked stddev"):
+        asked = ("asked", "asked stddev") if told else ()
+        for column in ("parameter", "shape", "law", "matches", "stddev", *asked):
             words = column in ("parameter", "law", "matches", "asked")
-            table.add_column(column, justify="left" if words else "right")
+            table.add_column(
+                column, justify="left" if words else "right", no_wrap=column in ("parameter", "stddev")
+            )
         for r in self.parameters:
             flag = " !" if r.agrees is False else ""
             wanted = "" if r.asked_stddev is None else f"{r.asked_stddev:.4g}{flag}"
             shape = "×".join(map(str, r.shape)) or "scalar"
             stddev = f"{r.stddev:.4g}" + (f" ± {r.stderr:.1g}" if r.stderr else "")
-            table.add_row(Text(r.path), shape, r.law, r.matches, stddev, Text(r.asked), wanted)
+            cells = (Text(r.path), shape, r.law.replace("_", " "), r.matches, stddev)
+            table.add_row(*cells, *((Text(r.asked), wanted) if told else ()))
         return table
 
 

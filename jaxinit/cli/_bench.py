@@ -97,8 +97,7 @@ def run_command(options: argparse.Namespace, out: Output) -> None:
         with out.progress(f"width {width}"):
             rows.append(measure(options, width))
     out.say(f"A network of depth {options.depth}, {options.activation}, forward and backward; {device}.")
-    note = f"Seconds a network, warm, best of {options.rounds} rounds. First calls compile."
-    table = Table(caption=note, caption_justify="left")
+    table = Table()
     for header in ("width", "implicit", "weights drawn", "ratio", "first calls"):
         table.add_column(header, justify="right", no_wrap=True)
     for row in rows:
@@ -109,6 +108,7 @@ def run_command(options: argparse.Namespace, out: Output) -> None:
             " and ".join(f"{s:.2g} s" for s in row["first_call"].values()),
         )
     out.say(table)
+    out.say(f"Times of a network, warm, best of {options.rounds} rounds; the first calls compile.")
     result = {"command": "bench", "device": device, "rows": rows, "provenance": origin}
     files: list[Any] = []
     if options.out:

@@ -65,8 +65,10 @@ class Output:
         if self.plain or not stream.isatty():
             columns = os.environ.get("COLUMNS", "")
             width = int(columns) if columns.isdigit() and int(columns) > 20 else _PLAIN_WIDTH
-        dull: dict[str, Any] = {"color_system": None, "force_terminal": False} if self.plain else {}
-        console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False, **dull)
+        style: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "force_jupyter": False}
+        if self.plain:
+            style |= {"color_system": None, "force_terminal": False}
+        console = Console(file=stream, width=width, **style)
         setattr(console, "on_broken_pipe", _reader_left)  # noqa: B010 (rich would exit with 1)
         return console
 

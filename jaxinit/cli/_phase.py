@@ -60,6 +60,7 @@ def run_command(options: argparse.Namespace, out: Output) -> None:
         axes.append(np.linspace(low, high, points))
     record = phase_diagram(options.activation, *axes)
     out.say(repr(record))
+    out.say("The edge of chaos within the grid:")
     out.say(_edge(record))
     files: list[Any] = []
     if options.out:
@@ -74,7 +75,7 @@ def _edge(record: Any) -> Any:
     import numpy as np
     from rich.table import Table
 
-    table = Table(title="edge of chaos within the grid", title_justify="left")
+    table = Table()
     for title in ("σb²", "critical σw²"):
         table.add_column(title, justify="right")
     weights, biases = record.critical_weight_variance, record.critical_bias_variance

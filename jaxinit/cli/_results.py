@@ -15,17 +15,18 @@ if TYPE_CHECKING:
 POINTS = 8
 
 
-def rich_table(content: Any) -> Any:
-    """A plain table of `jaxinit.report` as a rich one."""
+def show_table(out: Output, content: Any) -> None:
+    """A plain table of `jaxinit.report` under its title and over its note, which are wider than narrow tables."""
     from rich.table import Table
 
-    table = Table(title=content.title or None, title_justify="left", caption=content.note or None)
-    table.caption_justify = "left"
+    table = Table()
     for i, header in enumerate(content.headers):
         table.add_column(header, justify="right" if i or header == "layer" else "left")
     for row in content.rows:
         table.add_row(*row)
-    return table
+    for part in (content.title, table, content.note):
+        if part:
+            out.say(part)
 
 
 def show_depth(out: Output, records: dict[str, Propagation], max_rows: int = 16) -> None:
@@ -34,7 +35,7 @@ def show_depth(out: Output, records: dict[str, Propagation], max_rows: int = 16)
 
     tables = depth_tables(records, max_rows)
     for table in tables:
-        out.say(rich_table(table))
+        show_table(out, table)
     if not tables:
         for record in records.values():
             out.say(record.table())
@@ -87,7 +88,7 @@ def convergence_json(record: Convergence) -> dict[str, Any]:
 
 def file_name(label: str) -> str:
     """A label as a portable file name."""
-    name = label.replace("√", "sqrt").replace("×", "x")
+    name = label.replace("√", "sqrt").replace("×", "x").replace("σ²", "variance")
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "record"
 
 

@@ -73,7 +73,7 @@ def test_an_interrupted_command_says_how_to_go_on(capsys, tmp_path, monkeypatch)
     assert "jaxinit: interrupted" in error and "the same call goes on from there" in error
     assert main([*SIMULATE, "--resume", str(tmp_path), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["records"]) == 2
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["variance-1", "variance-2"]
 
 
 @pytest.mark.parametrize(

@@ -84,5 +84,7 @@ def test_the_picture_of_the_first_page_is_made_by_its_script(tmp_path: Path) -> 
     assert spec is not None and spec.loader is not None
     picture = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(picture)
-    assert picture.main(tmp_path / "picture.png", tiny=True).stat().st_size > 10_000
-    assert (ROOT / "docs" / "_static" / "picture.png").exists()
+    paths = picture.main(tmp_path, tiny=True)
+    assert [p.name for p in paths] == ["picture.png", "picture-dark.png"]
+    for path in paths:
+        assert path.stat().st_size > 10_000 and (ROOT / "docs" / "_static" / path.name).exists()

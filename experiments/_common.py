@@ -78,6 +78,15 @@ def train(out: Path, name: str, *study: Any, **options: Any) -> ji.Convergence:
     return record
 
 
+def effective_rank(matrix: np.ndarray) -> float:
+    """exp of the entropy of the normalized singular values (Roy & Vetterli 2007); 0 for a matrix of zeros."""
+    s = np.linalg.svd(np.asarray(matrix, np.float64), compute_uv=False)
+    if s[0] == 0:
+        return 0.0
+    p = s[s > 1e-12 * s[0]] / s.sum()
+    return float(np.exp(-(p * np.log(p)).sum()))
+
+
 def rows(record: ji.Convergence) -> list[dict[str, Any]]:
     """One row an initializer: test accuracy at its best rate and at the common one, steps to a level, divergence."""
     best, common, steps = record.summary(), record.summary(at="common"), record.steps_to()

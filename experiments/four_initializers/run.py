@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _common import train
+from _common import effective_rank, train
 
 import jaxinit as ji
 from jaxinit.compare import Dataset, load_data
@@ -31,8 +31,7 @@ RANK_AT = (0, 1, 3, 10, 30, 100, 300, 1000)
 def ranks(model: MLP, data: Dataset, draws: dict[str, Any], rate: float, steps: int) -> list[list[float]]:
     """By initializer, the effective rank of the first hidden layer's outputs on validation data after RANK_AT steps.
 
-    exp of the entropy of the normalized singular values (Roy & Vetterli 2007); 0 for a layer that is all zeros. Full
-    batches and plain gradient descent, so that nothing but the initializer could tell two units apart.
+    Full batches and plain gradient descent, so that nothing but the initializer could tell two units apart.
     """
     x, y = jnp.asarray(data.x_train), jnp.asarray(data.y_train)
 
@@ -50,18 +49,10 @@ def ranks(model: MLP, data: Dataset, draws: dict[str, Any], rate: float, steps: 
         found.append([])
         for t in range(steps + 1):
             if t in RANK_AT:
-                found[-1].append(effective_rank(params["layer_1"], np.asarray(data.x_validation, np.float64)))
+                layer = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["layer_1"])
+                found[-1].append(effective_rank(data.x_validation @ layer["kernel"] + layer["bias"]))
             params = step(params)
     return found
-
-
-def effective_rank(layer: Any, x: np.ndarray) -> float:
-    z = x @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"])
-    s = np.linalg.svd(z, compute_uv=False)
-    if s[0] == 0:
-        return 0.0
-    p = s[s > 1e-12 * s[0]] / s.sum()
-    return float(np.exp(-(p * np.log(p)).sum()))
 
 
 def main(out: Path, *, tiny: bool = False) -> Path:

@@ -27,10 +27,15 @@ if TYPE_CHECKING:
     from jaxinit.activations import Activation as Activation
     from jaxinit.activations import gain as gain
     from jaxinit.activations import torch_gain as torch_gain
+    from jaxinit.adapt import analyze as analyze
     from jaxinit.adapt import calibrate as calibrate
+    from jaxinit.adapt import coordinate_check as coordinate_check
     from jaxinit.adapt import critical as critical
     from jaxinit.adapt import init_table as init_table
+    from jaxinit.adapt import mup_learning_rates as mup_learning_rates
+    from jaxinit.adapt import mup_table as mup_table
     from jaxinit.adapt import reinit as reinit
+    from jaxinit.adapt import suggest as suggest
     from jaxinit.compare import compare as compare
     from jaxinit.diagnose import diagnose as diagnose
     from jaxinit.initializers import Initializer as Initializer
@@ -103,7 +108,10 @@ if TYPE_CHECKING:
     from jaxinit.records import Propagation as Propagation
     from jaxinit.records import Spectrum as Spectrum
     from jaxinit.records import Statistic as Statistic
+    from jaxinit.records import Suggestion as Suggestion
     from jaxinit.records import Sweep as Sweep
+    from jaxinit.records import WidthTable as WidthTable
+    from jaxinit.records import WidthTransfer as WidthTransfer
     from jaxinit.records import load as load
     from jaxinit.report import report as report
     from jaxinit.simulate import simulate as simulate
@@ -112,7 +120,9 @@ if TYPE_CHECKING:
 #: Area -> the public names it defines (a test holds this to the imports above).
 _NAMES = {
     "activations": "Activation gain torch_gain",
-    "adapt": "calibrate critical init_table reinit",
+    "adapt": """
+        analyze calibrate coordinate_check critical init_table mup_learning_rates mup_table reinit suggest
+    """,
     "compare": "compare",
     "diagnose": "diagnose",
     "initializers": """
@@ -127,7 +137,10 @@ _NAMES = {
     "models": "MLP",
     "network": "Network Residual Spatial",
     "probe": "probe watch",
-    "records": "Calibration Convergence Diagnosis Finding PhaseDiagram Propagation Spectrum Statistic Sweep load",
+    "records": """
+        Calibration Convergence Diagnosis Finding PhaseDiagram Propagation Spectrum Statistic Suggestion Sweep
+        WidthTable WidthTransfer load
+    """,
     "report": "report",
     "simulate": "simulate sweep",
 }

@@ -16,3 +16,4 @@ from jaxinit.plot._training import curves as curves
 from jaxinit.plot._training import learning_rate_sensitivity as learning_rate_sensitivity
 from jaxinit.plot._training import training as training
 from jaxinit.plot._training_signals import training_signals as training_signals
+from jaxinit.plot._width_transfer import width_transfer as width_transfer

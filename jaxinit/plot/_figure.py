@@ -11,7 +11,8 @@ from jaxinit.plot._phase import phase_diagram
 from jaxinit.plot._spectrum import spectrum
 from jaxinit.plot._sweep import sweep_map
 from jaxinit.plot._training import training
-from jaxinit.records import Convergence, PhaseDiagram, Propagation, Spectrum, Sweep
+from jaxinit.plot._width_transfer import width_transfer
+from jaxinit.records import Convergence, PhaseDiagram, Propagation, Spectrum, Sweep, WidthTransfer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,6 +37,7 @@ _FIGURES: dict[type, Any] = {
     PhaseDiagram: phase_diagram,
     Spectrum: spectrum,
     Sweep: _sweep,
+    WidthTransfer: width_transfer,
 }
 
 

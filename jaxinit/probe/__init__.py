@@ -1,5 +1,7 @@
 """Any model at initialization: forward and backward statistics of every module and operation, over seeds."""
 
+from jaxinit.probe._drawn import Drawn as Drawn
+from jaxinit.probe._drawn import laws as laws
 from jaxinit.probe._probe import probe as probe
 from jaxinit.probe._products import Dependence as Dependence
 from jaxinit.probe._products import Figures as Figures
@@ -8,5 +10,6 @@ from jaxinit.probe._products import Product as Product
 from jaxinit.probe._products import Products as Products
 from jaxinit.probe._products import batches as batches
 from jaxinit.probe._products import products as products
+from jaxinit.probe._values import values as values
 from jaxinit.probe._watch import Watch as Watch
 from jaxinit.probe._watch import watch as watch

@@ -23,3 +23,7 @@ from jaxinit.records._statistic import Statistic as Statistic
 from jaxinit.records._suggestion import SuggestedLayer as SuggestedLayer
 from jaxinit.records._suggestion import Suggestion as Suggestion
 from jaxinit.records._sweep import Sweep as Sweep
+from jaxinit.records._width_transfer import WidthRule as WidthRule
+from jaxinit.records._width_transfer import WidthSlope as WidthSlope
+from jaxinit.records._width_transfer import WidthTable as WidthTable
+from jaxinit.records._width_transfer import WidthTransfer as WidthTransfer

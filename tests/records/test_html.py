@@ -24,7 +24,13 @@ from jaxinit.records import (
     Record,
     Spectrum,
     Statistic,
+    SuggestedLayer,
+    Suggestion,
     Sweep,
+    WidthRule,
+    WidthSlope,
+    WidthTable,
+    WidthTransfer,
 )
 
 HOSTILE = "<script>alert('x')</script> & [bold]"
@@ -106,6 +112,30 @@ def samples(synthetic: Any) -> dict[type, Record]:
         Sweep.of({HOSTILE: (1.0, 2.0)}, [numbered, numbered]),
         finite_width(ji.Network(3, 8, "relu", weight_variance=2.0)),
         dataclasses.replace(init_table({HOSTILE: np.ones((3, 2), np.float32)}), label=HOSTILE),
+        Suggestion(
+            HOSTILE,
+            (
+                SuggestedLayer(
+                    HOSTILE, "Dense", "kernel_init", "ji.zeros()", "zeros", 0.0, 0.0, 1.0, 1.0, HOSTILE
+                ),
+            ),
+        ),
+        WidthTable(
+            HOSTILE, 1.0, 2.0, (WidthRule(HOSTILE, (1, 2), (2, 4), "hidden", 2, 2, 0.7, 1.0, 0.5, 1.0, 1.0),)
+        ),
+        WidthTransfer(
+            HOSTILE,
+            np.array([1.0, 2.0, 4.0]),
+            1,
+            (HOSTILE,),
+            np.zeros((2, 3, 1, 2, 1)),
+            np.zeros((3, 1, 2)),
+            (
+                WidthSlope(HOSTILE, 0, "value", 0.0, -0.1, 0.1, "flat"),
+                WidthSlope(HOSTILE, 1, "change", 1.0, 0.9, 1.1, "grows"),
+            ),
+            0.15,
+        ),
         ParameterStatistics((HOSTILE,), ((3, 2),), Statistic.of(np.ones((4, 1))), label=HOSTILE),
     ]
     return {type(record): record for record in made}

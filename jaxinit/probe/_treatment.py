@@ -13,6 +13,7 @@ from jax.extend import core
 
 from jaxinit.probe import _equations as equations
 from jaxinit.probe._drawn import Drawn, laws
+from jaxinit.probe._lookup import is_lookup, tokens
 from jaxinit.probe._plan import Plan
 from jaxinit.probe._unformed import matrix_shape, smaller, stand_in
 from jaxinit.probe._uses import Use, Uses, uses_of
@@ -119,6 +120,22 @@ def _law_against(use: Use, law: Drawn, approximate: bool) -> str | None:
 
 
 def _shape_against(plan: Plan, n: int, use: Use, law: Drawn) -> str | None:
+    name = use.eqn.primitive.name
+    if name == "gather":
+        taken, there = tokens(use.eqn)
+        if law.kind == "orthogonal" or use.shaped or not is_lookup(use.eqn):
+            return "it is not looked up by rows that are independent"
+        return None if taken < there else "as many of its rows are looked up as it has"
+    if name == "conv_general_dilated":
+        if max(use.eqn.params["feature_group_count"], use.eqn.params["batch_group_count"]) > 1:
+            return "it is several matrices, one for each group of channels"
+        if law.kind == "orthogonal":
+            return "its rows and columns are not those of the orthogonal matrix"
+        return (
+            None
+            if smaller(*matrix_shape(use.eqn, use.operand), law)
+            else "it is smaller than what its products need"
+        )
     contracted, batch = use.eqn.params["dimension_numbers"]
     if any(batch):
         return "it is several matrices, one for each member of a batch"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from jaxinit.probe import _equations as equations
 from jaxinit.probe._drawn import Drawn
 from jaxinit.probe._layout import exponent as exponent_of
 from jaxinit.probe._layout import power
+from jaxinit.probe._lookup import look_up
 from jaxinit.probe._rows import wide
 
 __all__ = ["FIGURES", "Unformed", "figures", "matrix_shape", "multiply", "smaller", "stand_in"]
@@ -49,10 +50,13 @@ def stand_in(key: Any, path: Sequence[str], stack: Sequence[int]) -> Unformed:
 
 
 def matrix_shape(eqn: core.JaxprEqn, operand: int) -> tuple[int, int, int]:
-    """Of a product `dot_general`: rows of the signal, entries in, entries out."""
-    contracted = eqn.params["dimension_numbers"][0]
-    weight, signal = equations.aval(eqn.invars[operand]), equations.aval(eqn.invars[1 - operand])
-    n_in = math.prod(weight.shape[n] for n in contracted[operand])
+    """Of a product `dot_general` or a convolution: rows of the signal (patches), entries in, entries out."""
+    weight, out = equations.aval(eqn.invars[operand]), equations.aval(eqn.outvars[0])
+    if eqn.primitive.name == "conv_general_dilated":
+        n_out = weight.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
+        return out.size // max(n_out, 1), weight.size // max(n_out, 1), n_out
+    signal = equations.aval(eqn.invars[1 - operand])
+    n_in = math.prod(weight.shape[n] for n in eqn.params["dimension_numbers"][0][operand])
     return signal.size // max(n_in, 1), n_in, weight.size // max(n_in, 1)
 
 
@@ -98,17 +102,39 @@ def _chi_square(keys: Any, freedom: Any) -> Any:
 
 
 def multiply(eqn: core.JaxprEqn, operand: int, law: Drawn, weight: Unformed, x: Any) -> Any:
-    """The value of the equation, a product of x with a parameter of this law."""
-    contracted = eqn.params["dimension_numbers"][0]
-    taken, out = contracted[1 - operand], equations.aval(eqn.outvars[0])
-    kept = [n for n in range(x.ndim) if n not in taken]
-    _, n_in, n_out = matrix_shape(eqn, operand)
-    rows = jnp.transpose(wide(x), (*kept, *taken)).reshape((-1, n_in))
+    """The value of the equation, of x and a parameter of this law."""
+    if eqn.primitive.name == "gather":
+        return look_up(eqn, law.stddev, weight.key, weight.probe, x)
+    out, (_, n_in, n_out) = equations.aval(eqn.outvars[0]), matrix_shape(eqn, operand)
+    rows, arranged = (_patches if eqn.primitive.name == "conv_general_dilated" else _columns)(eqn, operand, x)
     kind = "orthogonal" if law.kind == "orthogonal" else "gaussian"
     y = _product(weight.key, weight.probe, rows, (n_in, n_out), law.stddev, kind)
-    if operand == 0:
-        y = y.T
-    return y.reshape(out.shape).astype(out.dtype)
+    return arranged(y).astype(out.dtype)
+
+
+def _columns(eqn: core.JaxprEqn, operand: int, x: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """The rows that a matrix is multiplied with, and what makes the value of the products."""
+    taken, shape = eqn.params["dimension_numbers"][0][1 - operand], equations.aval(eqn.outvars[0]).shape
+    kept = [n for n in range(x.ndim) if n not in taken]
+    rows = jnp.transpose(wide(x), (*kept, *taken)).reshape((math.prod(x.shape[n] for n in kept), -1))
+    return rows, lambda y: (y if operand == 1 else y.T).reshape(shape)
+
+
+def _patches(eqn: core.JaxprEqn, operand: int, x: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """Of a convolution: the patches at all places. The order of a patch's entries is no matter to independent ones."""
+    spec, weight = eqn.params["dimension_numbers"], equations.aval(eqn.invars[operand])
+    names = ("window_strides", "padding", "lhs_dilation", "rhs_dilation")
+    found = jax.lax.conv_general_dilated_patches(
+        jnp.transpose(wide(x), spec.lhs_spec), [weight.shape[n] for n in spec.rhs_spec[2:]],
+        precision=jax.lax.Precision.HIGHEST, **{name: eqn.params[name] for name in names},
+    )  # fmt: skip
+    found = jnp.moveaxis(found, 1, -1)
+
+    def arranged(y: Any) -> Any:
+        y = jnp.moveaxis(y.reshape((*found.shape[:-1], -1)), -1, 1)
+        return jnp.transpose(y, [spec.out_spec.index(n) for n in range(y.ndim)])
+
+    return found.reshape((-1, found.shape[-1])), arranged
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))

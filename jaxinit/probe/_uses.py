@@ -18,6 +18,8 @@ __all__ = ["Product", "Use", "Uses", "uses_of"]
 
 _SHAPING = frozenset({"reshape", "transpose", "squeeze", "expand_dims"})
 _SAME = frozenset({"convert_element_type", "copy"})
+#: Equations whose value is drawn in place of the parameter, and which operands that can be.
+_OPERANDS = {"dot_general": (0, 1), "conv_general_dilated": (1,), "gather": (0,)}
 
 
 class Product(NamedTuple):
@@ -93,8 +95,7 @@ def _walk(found: Uses, block: Block, inputs: Sequence[_Seen | None]) -> None:
             (before,) = used
             seen[eqn.outvars[0]] = before._replace(shaped=before.shaped or name in _SHAPING)
             found.shaping.setdefault(before.parameter, []).append((block, index))
-        elif name == "dot_general" and len(used) == 1:
-            operand = next(n for n, s in enumerate(given) if s is not None)
+        elif len(used) == 1 and (operand := _first(given)) in _OPERANDS.get(name, ()):
             use = Use(block, index, operand, used[0].shaped, used[0].loops)
             found.products.setdefault(used[0].parameter, []).append(use)
         else:
@@ -121,6 +122,10 @@ def _enter(found: Uses, block: Block, index: int, eqn: core.JaxprEqn, given: lis
                 inside[n] = s._replace(loops=s.loops + 1)
     for body in block.inside[index]:
         _walk(found, body, inside)
+
+
+def _first(given: Sequence[_Seen | None]) -> int:
+    return next(n for n, s in enumerate(given) if s is not None)
 
 
 def _floating(atom: Any) -> bool:

@@ -16,7 +16,7 @@ from scipy import stats
 
 import jaxinit as ji
 from jaxinit.models import MLP
-from jaxinit.probe import _unformed, probe
+from jaxinit.probe import _lookup, _unformed, probe
 
 WIDTH, DEPTH, SEEDS = 16, 3, 768
 NAMES = ["log_second_moment", "correlation", "log_grad_second_moment", "weight_grad_norm", "update_ratio"]
@@ -114,6 +114,61 @@ class Stack(nn.Module):
     def __call__(self, x: Any) -> Any:
         layers = nn.scan(nn.remat(Block), variable_axes={"params": 0}, split_rngs={"params": True}, length=2)
         return layers(name="blocks")(x, None)[0]
+
+
+@pytest.mark.slow
+def test_a_scanned_and_rematerialized_transformer() -> None:
+    x = np.random.default_rng(1).normal(size=(2, 5, 32)).astype("f4")
+    found, drawn = (run(Stack(), x, weights, 160) for weights in ("implicit", "materialized"))
+    words = found.config["parameters"]
+    assert [k for k, v in words.items() if v == "implicit (orthogonal)"] == ["blocks/gate/kernel"]
+    assert sum(v == "implicit (gaussian)" for v in words.values()) == 6
+    assert found.sites == drawn.sites
+    assert max(apart(found, drawn).values()) < 1, apart(found, drawn)
+    same_norms(found, drawn)
+
+
+class Images(nn.Module):
+    """Tokens as places of an image, of which some are equal; two convolutions."""
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        kernel = ji.variance_scaling(2.0, "fan_in", "normal")
+        h = nn.Embed(50, 8, embedding_init=ji.normal(1.0), name="embed")(x).reshape((len(x), 4, 4, 8))
+        h = nn.relu(nn.Conv(12, (3, 3), strides=2, kernel_init=kernel, use_bias=False, name="wide")(h))
+        h = nn.Conv(6, (2, 2), padding="VALID", kernel_init=kernel, use_bias=False, name="narrow")(h)
+        return h.reshape((len(x), -1))
+
+
+TOKENS = np.random.default_rng(2).integers(0, 12, size=(2, 16))
+
+
+@pytest.fixture(scope="module")
+def images() -> ji.Propagation:
+    return run(Images(), TOKENS, "materialized", 400, loss=half_square)
+
+
+def same_norms(a: ji.Propagation, b: ji.Propagation) -> None:
+    for name in ("norm", "gradient_norm"):
+        one, two = getattr(a.parameters, name), getattr(b.parameters, name)
+        assert np.all(np.abs(one.mean - two.mean) <= 5 * np.hypot(one.stderr, two.stderr) + 1e-5), name
+
+
+def test_convolutions_and_lookups_have_the_law_of_drawn_ones(images: ji.Propagation) -> None:
+    found = run(Images(), TOKENS, "implicit", 400, loss=half_square)
+    assert set(found.config["parameters"].values()) == {"implicit (gaussian)"}
+    assert max(apart(found, images).values()) < 1, apart(found, images)
+    assert smallest(found, images) > 1e-4
+    same_norms(found, images)
+
+
+def test_twin_a_token_that_is_drawn_anew_wherever_it_occurs_is_seen(
+    images: ji.Propagation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = _lookup._drawn
+    monkeypatch.setattr(_lookup, "_drawn", lambda key, index, n: true(key, jnp.arange(len(index)), n))
+    found = probe(Images(), TOKENS, seeds=400, weights="implicit", record=["correlation"], backward=False)
+    assert apart(found, images, ["correlation"])["correlation"] > 1
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-22, 1e15])

@@ -105,7 +105,8 @@ class Mixed(nn.Module):
     @nn.compact
     def __call__(self, x: Any) -> Any:
         embed = nn.Embed(64, 32, embedding_init=ji.normal(1.0), name="embed")
-        h = embed(x)
+        h = embed(x) + nn.Embed(64, 32, embedding_init=ji.normal(1.0), name="tokens")(x)
+        h = h + nn.Embed(4, 32, embedding_init=ji.normal(1.0), name="few")(x)
         h = nn.Dense(32, kernel_init=NORMAL, name="plain")(h)
         h = nn.LayerNorm(name="norm")(h)
         twice = nn.Dense(32, kernel_init=NORMAL, name="twice")
@@ -116,6 +117,7 @@ class Mixed(nn.Module):
         h = nn.DenseGeneral((4, 8), kernel_init=ji.orthogonal(), name="heads")(h)
         h = nn.DenseGeneral(32, axis=(-2, -1), kernel_init=ji.orthogonal(), name="joined")(h)
         h = nn.Conv(32, (1,), kernel_init=NORMAL, name="conv")(h)
+        h = nn.Conv(32, (1,), feature_group_count=2, kernel_init=NORMAL, name="grouped")(h)
         h = nn.Dense(32, kernel_init=ji.uniform(0.0, 1.0), name="shifted")(h)
         h = nn.WeightNorm(nn.Dense(32, kernel_init=NORMAL), name="weight_norm")(h)
         h = nn.Dense(2, kernel_init=NORMAL, name="small")(h[..., :2])
@@ -128,14 +130,14 @@ TOKENS = np.arange(4).reshape(2, 2)
 def test_each_parameter_is_treated_by_its_law_and_use() -> None:
     found = words(Mixed(), TOKENS)
     assert {name for name, word in found.items() if word.startswith("implicit")} == {
-        "plain/kernel", "heads/kernel", "joined/kernel",
+        "plain/kernel", "heads/kernel", "joined/kernel", "conv/kernel", "tokens/embedding",
     }  # fmt: skip
     assert found["heads/kernel"] == found["joined/kernel"] == "implicit (orthogonal)"
     for name, why in {
-        "embed/embedding": "given it", "plain/bias": "no matrix", "twice/kernel": "2 products", "default/kernel":
+        "embed/embedding": "2 products", "plain/bias": "no matrix", "twice/kernel": "2 products", "default/kernel":
         "truncated normal; approximate=True", "half/kernel": "rounded to bfloat16", "cast/kernel": "rounded",
-        "conv/kernel": "conv_general_dilated is given it", "shifted/kernel": "mean 0", "small/kernel": "smaller",
-        "back/kernel": "smaller",
+        "grouped/kernel": "group of channels", "shifted/kernel": "mean 0", "small/kernel": "smaller",
+        "back/kernel": "smaller", "few/embedding": "as many of its rows",
     }.items():  # fmt: skip
         assert found[name].startswith("materialized: ") and why in found[name], (name, found[name])
     more = words(Mixed(), TOKENS, approximate=True)

@@ -16,6 +16,8 @@ from jaxinit.records._depth import positions
 
 #: Inputs that start closer than this are the same for every purpose: nothing can be said of their angle.
 _SAME = 1e-9
+#: Positions closer than this at the start are alike already; cosines in float32 are rounded by so much.
+_APART, _ROUNDING = 1e-2, 1e-6
 #: Seeds of which all have to agree: by chance with probability 2^-10 < 1e-3.
 _ALL = 10
 
@@ -86,6 +88,50 @@ def collapse(case: Case) -> list[Finding]:
                 p_value,
                 remedy,
                 at.COLLAPSE_SOURCE,
+                least=0.0,
+                first=float(value[first]),
+                last=float(value[last]),
+            )
+        )
+    return sorted(out, key=lambda f: f.value)[:1]
+
+
+def rank_collapse(case: Case) -> list[Finding]:
+    """The positions of one input have become alike: attention averages over them."""
+    r, stat = case.record, case.record.position_correlation
+    if stat is None or not stat.mean.size:
+        return []
+    out = []
+    value, most = (np.maximum(1.0 - v, _ROUNDING) for v in (stat.mean, stat.min))
+    error = np.nan_to_num(stat.stderr)
+    for kind, sites in case.families:
+        index = sites[np.isfinite(value[sites])]
+        if len(index) < 2 or value[index[0]] < _APART:
+            continue
+        first, last = int(index[0]), int(index[-1])
+        ratio, p_value = _fallen(value[index], error[index], float(most[last]), r.count)
+        if p_value >= at.SURE:
+            continue
+        among = f" among {len(index)} {kind} sites" if kind else ""
+        text = (
+            f"The positions of an input become alike{among}: 1 - c falls from {value[first]:.2g} at "
+            f"{place(r.sites[first])} to {value[last]:.2g} at {place(r.sites[last])}. Attention averages over "
+            "positions; skips keep them apart."
+        )
+        figure = Figure(
+            ratio, error[last] / value[first], max(r.count - 1, 1) if r.count else math.inf, case.basis
+        )
+        out.append(
+            finding(
+                "rank_collapse",
+                "warning",
+                text,
+                (r.sites[first], r.sites[last]),
+                ("(1 - c) of positions at the last site over that at the first", figure),
+                math.exp(at.COLLAPSE_LOG),
+                p_value,
+                case.damp,
+                at.RANK_SOURCE,
                 least=0.0,
                 first=float(value[first]),
                 last=float(value[last]),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from jaxinit._core import checks
 from jaxinit.diagnose import _angles, _balance, _defaults, _numbers, _scale, _units, _verdict
 from jaxinit.diagnose._case import Case
-from jaxinit.records import Diagnosis, Finding, Propagation
+from jaxinit.records import PROBE_STATISTICS, Diagnosis, Finding, Propagation
 from jaxinit.records._diagnosis import SEVERITIES
 
 
@@ -34,6 +34,7 @@ CHECKS = (
     Check("wrong defaults", _defaults.wrong_default, ("log_second_moment",)),
     Check("dead and saturated units", _units.flat_units, ("dead_fraction", "saturated_fraction")),
     Check("inputs that become alike", _angles.collapse, ("one_minus_correlation",)),
+    Check("positions that become alike", _angles.rank_collapse, ("position_correlation",)),
     Check("layers against their neighbours", _balance.steps, ("log_second_moment",)),
     Check("balance of the layers' gradients", _balance.imbalance, ("update_ratio", "weight_grad_norm")),
     Check("bfloat16", _angles.bfloat16, ("one_minus_correlation",)),
@@ -67,8 +68,8 @@ def diagnose(propagation: Propagation) -> Diagnosis:
 
     Checked are values that are not finite, zeros, sites without gradient, identical units, the range of float32,
     vanishing and exploding (forward, backward) and chaos, defaults known to be wrong, dead and saturated units,
-    inputs that become alike, layers that disagree with their neighbours, balance of the gradients, the resolution
-    of bfloat16, and the spread between seeds.
+    inputs, and positions of one input, that become alike, layers that disagree with their neighbours, balance of the
+    gradients, the resolution of bfloat16, and the spread between seeds.
 
     Second moments of deep finite networks have heavy tails, so logarithms are used throughout; and the drift that
     width alone causes (about -5 depth / (2 width) in the log, for He-initialized ReLU) is taken out by the variance
@@ -100,6 +101,8 @@ def diagnose(propagation: Propagation) -> Diagnosis:
     checked, skipped = [], {}
     for check in CHECKS:
         if all(not _recorded(propagation, name) for name in check.needs):
+            if not propagation.layout and set(check.needs) <= set(PROBE_STATISTICS):
+                continue  # no figure of this kind of record
             skipped[check.name] = " and ".join(check.needs) + " not recorded"
             continue
         checked.append(check.name)

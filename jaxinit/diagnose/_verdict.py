@@ -29,6 +29,7 @@ WORDS = {
     "exploding_gradient": "exploding",
     "chaos": "chaotic",
     "collapse": "collapsing",
+    "rank_collapse": "collapsing",
     "step": "uneven",
     "imbalance": "uneven",
     "wrong_default": "vanishing",

@@ -33,6 +33,12 @@ COLLAPSE_SOURCE = (
     "Schoenholz et al. 2017, sec. 5: networks train down to about six correlation lengths, exp(-6) in 1 - c"
 )
 
+#: The same share for the positions of one input.
+RANK_SOURCE = (
+    "the share at which inputs are said to collapse; that attention without skips loses rank with depth: Dong, "
+    "Cordonnier & Loukas 2021; that it stops the gradients of queries and keys: Noci et al. 2022"
+)
+
 #: bfloat16 rounds with a relative error of up to u = 2^-8. Entries of two inputs differ, in rms and relative to
 #: themselves, by sqrt(2 (1 - c)); below u most entries round to the same number.
 BF16_ONE_MINUS_C = 2.0**-17

@@ -76,6 +76,7 @@ def planted():
         "dead_units": record(dead_fraction=sampled(share, 1e-3)),
         "saturated_units": record(saturated_fraction=sampled(share, 1e-3)),
         "collapse": record(apart=0.5 * np.exp(-0.5 * DEPTH)),
+        "rank_collapse": record(position_correlation=sampled(1 - 0.9 * np.exp(-0.5 * DEPTH), 1e-9)),
         "bf16_risk": dataclasses.replace(record(apart=1e-7 + 0 * DEPTH), layout=bf16),
         "step": record(jump), "imbalance": record(update_ratio=sampled(ratio, 1e-3)),
         "wrong_default": record(-math.log(2.0) * DEPTH), "spread": dataclasses.replace(

@@ -21,7 +21,7 @@ from jaxinit.adapt._analytic_fields import Field, fresh_axes
 from jaxinit.adapt._analytic_values import Known, Value, field_of_data, from_moments, white
 from jaxinit.adapt._analytic_walk import Found, Walk
 from jaxinit.adapt._calibrate_case import Case, Outcome, ownership, scaled_leaves
-from jaxinit.probe import Products, batches, products
+from jaxinit.probe import Drawn, Products, batches, products, sketch
 from jaxinit.records import Propagation, Statistic, provenance
 
 __all__ = ["DIRECTIONS", "analytic", "analyze"]
@@ -229,7 +229,7 @@ def analyze(
         model: as for `probe`.
         x: a batch, of which only means and covariances are used; or `jax.ShapeDtypeStruct`s, for independent entries
             of mean 0 and variance 1. Tokens and masks are used as they are.
-        params: parameters; by default the model's own draw with `key`. Of each only mean and second moment are used.
+        params: parameters; by default the laws of the model's own initializers, read from the program that draws.
         key: `jax.random.key(0)` by default.
         train, call: as for `calibrate`.
 
@@ -263,14 +263,14 @@ def analyze(
     return propagation_of(traced, walk)
 
 
-def drawn(traced: Products, args: Any, params: Any, key: Any) -> tuple[list[np.ndarray], Any]:
-    """Parameters, in order, and the other collections of a traced model."""
+def drawn(traced: Products, args: Any, params: Any, key: Any) -> tuple[list[Any], Any]:
+    """The parameters of a traced model, in order, as arrays or laws, and its other collections."""
     if traced.model.given is not None:
-        own, state = traced.model.given
+        leaves, state = jax.tree.leaves(traced.model.given[0]), traced.model.given[1]
     else:
-        example = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), args)
-        own, state = jax.jit(traced.model.init)(key, example)
-    return [np.asarray(v) for v in jax.tree.leaves(own if params is None else params)], state
+        leaves, state = sketch(traced, args, key)
+    leaves = leaves if params is None else jax.tree.leaves(params)
+    return [v if isinstance(v, Drawn) else np.asarray(v) for v in leaves], state
 
 
 def propagation_of(traced: Products, walk: Walk) -> Propagation:

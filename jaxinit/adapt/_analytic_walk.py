@@ -20,9 +20,9 @@ from jaxinit.adapt._analytic_products import Site
 from jaxinit.adapt._analytic_rules import equation
 from jaxinit.adapt._analytic_shapes import part, stacked
 from jaxinit.adapt._analytic_values import Known, Value, as_field, field_of_data, from_moments, is_real, white
-from jaxinit.probe import Layer, Products
+from jaxinit.probe import Drawn, Layer, Products
 
-__all__ = ["Found", "Walk"]
+__all__ = ["Found", "Walk", "entry_stddev"]
 
 #: A mean of a parameter's entries counts beyond so many of its standard errors.
 _CERTAIN = 5.0
@@ -74,7 +74,7 @@ class Walk:
 
     Args:
         products: the traced model.
-        leaves: its parameters.
+        leaves: its parameters: arrays, or laws.
         state: its other collections.
         inputs: the leaves of the call's arguments: values.
         key: for dropout.
@@ -114,10 +114,14 @@ class Walk:
 
     def parameter(self, layer: Layer) -> Value:
         """What is known of a parameter: a number where its entries are equal, else independent entries."""
-        leaf = self.leaves[layer.parameter][layer.at]
+        pure = frozenset({layer.parameter})
+        leaf = self.leaves[layer.parameter]
+        if isinstance(leaf, Drawn):
+            shape = self.products.shapes[layer.parameter][len(layer.at) :]
+            return white(shape, leaf.mean, entry_stddev(leaf, shape) ** 2, parameters=pure)
+        leaf = leaf[layer.at]
         if not _floating(leaf):
             return Known(leaf)
-        pure = frozenset({layer.parameter})
         array = np.asarray(leaf, np.float64)
         mean, variance = float(array.mean()), float(array.var())
         if variance <= 1e-20 * mean**2:
@@ -180,7 +184,9 @@ class Walk:
             return out
         except Unknown as reason:
             real = [
-                Known(self.leaves[g.layer.parameter][g.layer.at]) if isinstance(g, Parameter) else v
+                Known(self.leaves[g.layer.parameter][g.layer.at])
+                if isinstance(g, Parameter) and not isinstance(self.leaves[g.layer.parameter], Drawn)
+                else v
                 for g, v in zip(given, values, strict=True)
             ]
             return measured(eqn, real, f"{name}: {reason}")
@@ -267,6 +273,13 @@ class Walk:
             )
         self.found.setdefault(index, []).append(found)
         return z
+
+
+def entry_stddev(law: Drawn, shape: Sequence[int]) -> float:
+    """Standard deviation of one entry of an array of this law and shape (of one matrix, if it is orthogonal)."""
+    if law.kind == "orthogonal":
+        return law.stddev / math.sqrt(max(math.prod(shape[: law.rows]), math.prod(shape[law.rows :])))
+    return float(law.stddev)
 
 
 def _notes(field: Field) -> list[str]:

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 
 from jaxinit._core import checks
+from jaxinit.adapt._analytic_walk import entry_stddev
 from jaxinit.adapt._paths import flatten
-from jaxinit.probe import Drawn, Products, batches, laws, products
+from jaxinit.probe import Products, batches, laws, products
 from jaxinit.records import WidthRule, WidthTable, provenance
 
 __all__ = ["mup_learning_rates", "mup_table"]
@@ -155,15 +156,10 @@ def _stddevs(found: Products, data: Any) -> list[float]:
     """Of each parameter, the standard deviation that its initializer draws; 0 where that cannot be read."""
     program = jax.make_jaxpr(found.model.init)(jax.random.key(0, impl="threefry2x32"), data)
     drawn = laws(program)[: len(found.names)]
-    return [_entry(law, shape) for law, shape in zip(drawn, found.shapes, strict=True)]
-
-
-def _entry(law: Drawn | None, shape: Sequence[int]) -> float:
-    if law is None:
-        return 0.0
-    if law.kind == "orthogonal":
-        return law.stddev / math.sqrt(max(math.prod(shape[: law.rows]), math.prod(shape[law.rows :])))
-    return float(law.stddev)
+    return [
+        0.0 if law is None else entry_stddev(law, shape[len(stack) :])
+        for law, shape, stack in zip(drawn, found.shapes, found.stacks, strict=True)
+    ]
 
 
 def mup_learning_rates(params: Any, table: WidthTable, optimizer: str = "adam") -> Any:

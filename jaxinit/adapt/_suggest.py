@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxinit import initializers as ji
 from jaxinit._core import checks
 from jaxinit.adapt._analytic import drawn, inputs_of
-from jaxinit.adapt._analytic_walk import Found, Walk
+from jaxinit.adapt._analytic_walk import Found, Walk, entry_stddev
 from jaxinit.adapt._init_table import _law
-from jaxinit.probe import Product, Products, batches, products
+from jaxinit.probe import Drawn, Product, Products, batches, products
 from jaxinit.records import SuggestedLayer, Suggestion, provenance
 
 __all__ = ["suggest"]
@@ -97,7 +96,7 @@ def suggest(
 
 
 def _scales(
-    traced: Products, leaves: list[np.ndarray], state: Any, inputs: Any, key: Any, goals: list[float]
+    traced: Products, leaves: list[Any], state: Any, inputs: Any, key: Any, goals: list[float]
 ) -> tuple[dict[int, float], Mapping[int, list[Found]]]:
     """One factor a parameter (all layers of a stack alike), and what is found with them."""
     factors: dict[int, float] = {}
@@ -153,7 +152,7 @@ def _layer(
     traced: Products,
     n: int,
     product: Product,
-    leaves: list[np.ndarray],
+    leaves: list[Any],
     factors: Mapping[int, float],
     before: Mapping[int, list[Found]],
     after: Mapping[int, list[Found]],
@@ -161,11 +160,8 @@ def _layer(
 ) -> SuggestedLayer:
     parameter = product.kernel[0].parameter
     path = traced.names[parameter]
-    leaf = leaves[parameter]
     shape = traced.shapes[parameter][len(traced.stacks[parameter]) :]
-    one = np.asarray(leaf[(0,) * len(traced.stacks[parameter])], np.float64)
-    law = _law_of(one) if jnp.issubdtype(leaf.dtype, jnp.floating) else "unknown"
-    now = float(np.sqrt(np.mean(np.square(np.asarray(leaf, np.float64)))))
+    law, now = _law_of(leaves[parameter], len(traced.stacks[parameter]), shape)
     stddev = now * factors.get(parameter, 1.0)
     name = path.rsplit("/", 1)[-1]
     why = "; ".join(sorted({note for f in after[n] for note in f.notes}))
@@ -219,8 +215,12 @@ def _fan(product: Product, name: str, shape: tuple[int, ...]) -> int | None:
     return summed if name == "kernel" or math.isclose(summed, fan) else None
 
 
-def _law_of(w: np.ndarray) -> str:
-    """The law of its entries, as `init_table` tells it."""
+def _law_of(leaf: Any, stacks: int, shape: tuple[int, ...]) -> tuple[str, float]:
+    """The law of a parameter's entries, as `init_table` tells it, and their root mean square."""
+    if isinstance(leaf, Drawn):
+        return "orthogonal" if leaf.kind == "orthogonal" else leaf.distribution, entry_stddev(leaf, shape)
+    now = float(np.sqrt(np.mean(np.square(np.asarray(leaf, np.float64)))))
+    w = np.asarray(leaf[(0,) * stacks], np.float64)
     mean, stddev = float(w.mean()), float(w.std())
     kurtosis = float(np.mean((w - mean) ** 4) / stddev**4 - 3) if stddev else 0.0
-    return _law(w, mean, stddev, kurtosis)
+    return _law(w, mean, stddev, kurtosis), now

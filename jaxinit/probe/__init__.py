@@ -10,6 +10,7 @@ from jaxinit.probe._products import Product as Product
 from jaxinit.probe._products import Products as Products
 from jaxinit.probe._products import batches as batches
 from jaxinit.probe._products import products as products
+from jaxinit.probe._sketch import sketch as sketch
 from jaxinit.probe._values import values as values
 from jaxinit.probe._watch import Watch as Watch
 from jaxinit.probe._watch import watch as watch

@@ -17,11 +17,12 @@ from jaxinit.models import MLP
 
 DRAWS = {"jax.nn, bf16": jax.nn.initializers.he_normal(), "jaxinit, bf16": ji.he_normal()}
 FULL = {
-    "depth": 20, "widths": (64, 256, 1024), "networks": 8,
+    "entries": 1024, "depth": 20, "widths": (64, 256, 1024), "networks": 8,
     "trained": 256, "seeds": 3, "steps": 150, "rates": (0.001, 0.003, 0.01, 0.03),
 }  # fmt: skip
 TINY = {
-    "depth": 4, "widths": (16, 32), "networks": 2, "trained": 32, "seeds": 2, "steps": 10, "rates": (0.003,),
+    "entries": 64, "depth": 4, "widths": (32,), "networks": 2,
+    "trained": 32, "seeds": 2, "steps": 10, "rates": (0.003,),
 }  # fmt: skip
 
 
@@ -40,9 +41,9 @@ def signal(draw: Any, dtype: Any, width: int, depth: int, networks: int) -> list
     return [np.asarray(one(jax.random.key(n)), np.float64).tolist() for n in range(networks)]
 
 
-def moments(draw: Any, dtype: Any, shape: tuple[int, int] = (1024, 1024)) -> dict[str, float]:
+def moments(draw: Any, dtype: Any, side: int) -> dict[str, float]:
     """Mean and deviation of the entries in units of sqrt(2 / fan-in), and how many values there are."""
-    w = np.asarray(draw(jax.random.key(0), shape, dtype), np.float64) / np.sqrt(2.0 / shape[0])
+    w = np.asarray(draw(jax.random.key(0), (side, side), dtype), np.float64) / np.sqrt(2.0 / side)
     return {"mean": w.mean(), "deviation": w.std(), "values": int(np.unique(w).size)}
 
 
@@ -53,7 +54,7 @@ def main(out: Path, *, tiny: bool = False) -> Path:
     cases["jax.nn, float32"] = (DRAWS["jax.nn, bf16"], jnp.float32)
     measured = {
         name: {
-            "entries": moments(*case),
+            "entries": moments(*case, size["entries"]),
             "signal": {
                 width: signal(*case, width, size["depth"], size["networks"]) for width in size["widths"]
             },

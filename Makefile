@@ -47,7 +47,7 @@ bench: $(READY)
 
 ## A small part of the tests on the newest JAX, where a newer interpreter is installed: make smoke PYTHON=python3.13
 smoke: .venv-newest/.ready
-	.venv-newest/bin/python -m pytest -q -m "not slow" tests/smoke
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS=--xla_backend_optimization_level=3 .venv-newest/bin/python -m pytest -q -m "not slow" tests/smoke
 
 .venv-newest/.ready: pyproject.toml
 	rm -rf .venv-newest

@@ -1,13 +1,20 @@
 """Settings of every test: four virtual CPU devices, strict promotion, rank errors, warnings as errors."""
 
 import os
+from importlib.metadata import version
 
-# The tests spend their time in compiling programs that run for milliseconds: level 1 takes half as long.
+# The tests spend their time in compiling programs that run for milliseconds: without optimizations, and by the older
+# of the CPU compiler's two ways to emit loops, that takes half as long. The smoke part and the benchmarks are compiled
+# as users' programs are, and modules marked `optimized` nearly so.
+CHOSEN: dict[str, object] = {"xla_force_host_platform_device_count": 4, "xla_backend_optimization_level": 1}
+if version("jaxlib").startswith("0.10."):  # a flag that is unknown ends the process
+    CHOSEN["xla_cpu_use_fusion_emitters"] = "false"
 flags = os.environ.get("XLA_FLAGS", "")
-for flag, value in (("xla_force_host_platform_device_count", 4), ("xla_backend_optimization_level", 1)):
+for flag, value in CHOSEN.items():
     if flag not in flags:
         flags += f" --{flag}={value}"
 os.environ["XLA_FLAGS"] = flags.strip()
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax  # noqa: E402  (after the flags that it reads)
@@ -16,6 +23,17 @@ import pytest  # noqa: E402
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+SWITCH = "jax_disable_most_optimizations"
+UNOPTIMIZED = bool(jax.config.read(SWITCH))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _optimizations(request: pytest.FixtureRequest) -> None:
+    """Those of the compiler, for modules marked `optimized`: bits that are promised, programs that run for long."""
+    unoptimized = UNOPTIMIZED and request.node.get_closest_marker("optimized") is None
+    if unoptimized != jax.config.read(SWITCH):
+        jax.config.update(SWITCH, unoptimized)
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,9 @@ from jax.sharding import PartitionSpec as P
 
 import jaxinit.initializers as ji
 
+pytestmark = pytest.mark.optimized  # bits are promised
+
+
 KEY = jax.random.key(11)
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
 

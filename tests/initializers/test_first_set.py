@@ -11,6 +11,9 @@ from flax import nnx
 
 import jaxinit.initializers as ji
 
+pytestmark = pytest.mark.optimized  # bits are promised
+
+
 KEY = jax.random.key(3)
 SHAPE = (96, 40)
 JAX = jax.nn.initializers

@@ -17,6 +17,9 @@ from scipy import signal, stats
 import jaxinit.activations as ja
 import jaxinit.initializers as ji
 
+pytestmark = pytest.mark.optimized  # bits are promised
+
+
 KEY = jax.random.key(5)
 SAMPLES = 160_000
 SHAPES = {1: (SAMPLES,), 2: (400, 400), 4: (5, 8, 40, 100)}

@@ -15,6 +15,9 @@ from initializers.schemes import ALL, MATRICES
 
 import jaxinit.initializers as ji
 
+pytestmark = pytest.mark.optimized  # bits are promised
+
+
 KEY = jax.random.key(11)
 
 

@@ -11,6 +11,9 @@ from scipy import special, stats
 
 import jaxinit.initializers as ji
 
+pytestmark = pytest.mark.optimized  # bits are promised
+
+
 KEY = jax.random.key(2)
 SAMPLES = 160_000
 SHAPE = (400, 400)

@@ -1,0 +1,250 @@
+"""The analysis of a model's program, held against Monte Carlo of the same nets, closed forms and SciPy."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from jaxinit.adapt import analyze, calibrate
+from jaxinit.adapt._analytic import inputs_of
+from jaxinit.adapt._analytic_algebra import extreme, multiply, over, summed
+from jaxinit.adapt._analytic_fields import combine, covariance
+from jaxinit.adapt._analytic_measure import sample
+from jaxinit.adapt._analytic_order import largest, softmax_square
+from jaxinit.adapt._analytic_pointwise import IDENTITY, Applied, apply, settle
+from jaxinit.adapt._analytic_shapes import broadcast, concatenated, part, reshaped, transposed
+from jaxinit.adapt._analytic_values import field_of_data, fresh_axes, from_moments, white
+from jaxinit.adapt._analytic_walk import Walk
+from jaxinit.probe import products, values
+
+KEY = jax.random.key(0)
+RNG = np.random.default_rng(3)
+RELU = apply(jax.extend.core.primitives.max_p, {}, [IDENTITY, 0.0])
+ERF = apply(jax.extend.core.primitives.erf_p, {}, [IDENTITY])
+
+
+def exchangeable(shape: tuple[int, ...], q: float, c: float) -> Any:
+    """Units that are independent along the last axis, and of correlation c between any two indices of the others."""
+    table = np.zeros((2,) * len(shape))
+    table[..., 1] = c * q
+    table[(1,) * len(shape)] = q
+    return from_moments(fresh_axes(shape), 0.0, table)
+
+
+def arc_cosine(q: float, c: float) -> float:
+    """E[relu relu] at correlation c (Cho & Saul 2009)."""
+    angle = math.acos(c)
+    return q / (2 * math.pi) * (math.sin(angle) + (math.pi - angle) * c)
+
+
+def test_elementwise_functions_have_their_dual_kernels() -> None:
+    x = exchangeable((6, 40), 1.7, 0.3)
+    relu = settle(Applied(RELU, x))
+    same, other = relu.moments(x.axes[0])[1], relu.moments(x.axes[0])[0]
+    assert relu.mean == pytest.approx(math.sqrt(1.7 / (2 * math.pi)), rel=1e-6)
+    assert (same, other) == pytest.approx((1.7 / 2, arc_cosine(1.7, 0.3)), rel=1e-4)
+    erf = settle(Applied(ERF, x)).moments(x.axes[0])
+    expected = [2 / math.pi * math.asin(2 * 1.7 * c / (1 + 2 * 1.7)) for c in (1.0, 0.3)]  # Williams 1997
+    assert (erf[1], erf[0]) == pytest.approx(expected, rel=1e-5)
+    pooled = over(relu, [0]).times(1 / 6)
+    assert pooled.second == pytest.approx(same / 6 + other * 5 / 6, rel=1e-9)
+    # Twin: positions taken for independent.
+    blind = over(settle(Applied(RELU, exchangeable((6, 40), 1.7, 0.0))), [0]).times(1 / 6)
+    assert abs(blind.second / pooled.second - 1) > 0.05
+
+
+def test_sums_know_common_ancestors() -> None:
+    x, y = white((5, 8)), white((5, 8), 0.0, 2.0)
+    both = combine([(x, 1.0), (y.like(axes=y.axes), 1.0)], x.axes)
+    assert both.second == pytest.approx(3.0)
+    assert combine([(both, 1.0), (x, 1.0)], x.axes).second == pytest.approx(4.0 + 2.0)  # twin of: 1 + 1 + 2
+    relu = settle(Applied(RELU, x))
+    exact = 1.0 + 0.5 + 2 * 0.5  # E[(x + relu x)^2]
+    assert combine([(x, 1.0), (relu, 1.0)], x.axes).second == pytest.approx(exact, rel=1e-6)
+    square = multiply(x, x)
+    assert (square.mean, square.second) == pytest.approx((1.0, 3.0))
+    centred = combine(
+        [(x, 1.0), (broadcast(over(x, [1]).times(1 / 8), (5, 8), [0]).renamed({}, x.axes), -1.0)], x.axes
+    )
+    assert centred.second == pytest.approx(1 - 1 / 8)
+
+
+def test_the_covariances_of_data_are_those_it_was_drawn_from() -> None:
+    field = exchangeable((40, 60), 2.0, 0.25)
+    drawn = [sample(field, jnp.float32, np.random.default_rng(n)) for n in range(40)]
+    tables = [f.moments(f.axes[0] + f.axes[1]) for f in map(field_of_data, drawn)]
+    found, stderr = np.mean(tables, axis=0), np.std(tables, axis=0) / math.sqrt(40)
+    assert (np.abs(found - field.table()) <= 5 * stderr).all()
+    assert not (np.abs(found - exchangeable((40, 60), 2.0, 0.35).table()) <= 5 * stderr).all()
+
+
+def test_rearranging_keeps_moments() -> None:
+    x = field_of_data(RNG.normal(size=(4, 6, 10)) + RNG.normal(size=(1, 6, 1)) + 2.0)
+    heads = reshaped(x, (4, 6, 2, 5))
+    assert reshaped(heads, (4, 6, 10)).table() == pytest.approx(
+        0 * x.table() + reshaped(heads, (4, 6, 10)).table()
+    )
+    assert transposed(heads, [2, 0, 1, 3]).second == pytest.approx(x.second)
+    axes = x.axes[1]
+    assert reshaped(heads, (24, 10)).table(axes) == pytest.approx(x.table(axes))
+    halves = part(x, 2, (0, 1), 5), part(x, 2, (5, 1), 5)
+    assert halves[0].bases.isdisjoint(halves[1].bases)
+    assert concatenated(halves, 2).second == pytest.approx(x.second)
+    assert covariance(x, x, ()) == pytest.approx(x.variance)
+
+
+def test_order_statistics_and_softmax() -> None:
+    for n in (3, 7):
+        mean, square = (
+            integrate.quad(
+                lambda z, k=k, n=n: z**k * n * stats.norm.pdf(z) * stats.norm.cdf(z) ** (n - 1), -9, 9
+            )[0]
+            for k in (1, 2)
+        )
+        assert largest(n) == pytest.approx((mean, square - mean**2), rel=1e-6)
+    x = exchangeable((9, 30), 1.0, 0.4)
+    top = settle(extreme(Applied(RELU, x), [0], 1))
+    several = [sample(x, jnp.float32, np.random.default_rng(n)) for n in range(300)]
+    squares = [float(jnp.mean(jnp.square(jnp.maximum(v, 0).max(axis=0)))) for v in several]
+    assert top.second == pytest.approx(np.mean(squares), rel=0.02)
+    for variance in (0.3, 4.0):  # of two: the square of a logistic function of their difference
+        logistic = lambda z, v=variance: (1 + math.exp(-math.sqrt(2 * v) * z)) ** -2 * stats.norm.pdf(z)  # noqa: E731
+        assert softmax_square(2, variance) == pytest.approx(integrate.quad(logistic, -9, 9)[0], rel=1e-4)
+
+
+class Everything(nn.Module):
+    """One of each: convolution, pooling, norm, attention with a causal mask, gate, residual sum, concatenation."""
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        x = nn.gelu(nn.LayerNorm(name="ln")(nn.Conv(96, (3,), name="conv")(x)))
+        x = nn.Dense(96, name="mix")(nn.avg_pool(x, (2,), (2,)))
+        h = nn.RMSNorm(name="rms")(x)
+        mask = nn.make_causal_mask(jnp.ones(x.shape[:2]))
+        x = x + nn.MultiHeadDotProductAttention(4, name="att")(h, h, mask=mask)
+        gate = nn.silu(nn.Dense(128, name="gate")(x)) * nn.Dense(128, name="value")(x)
+        y = jnp.concatenate([x, nn.Dense(96, name="down")(gate)], axis=-1)
+        y = nn.Dense(64, name="last")(jnp.maximum(y, jnp.tanh(y)))
+        return nn.Dense(5, name="out")(jnp.max(y, axis=1) - jnp.mean(y, axis=1))
+
+
+@pytest.fixture(scope="module")
+def everything() -> Any:
+    x = RNG.normal(size=(6, 16, 32)).astype("f4")
+    traced = products(Everything(), (x,))
+    look = values(traced)
+
+    def measure(leaves: Any) -> Any:
+        return jnp.stack([jnp.mean(jnp.square(v)) for v in look(leaves, {}, (x,), KEY)[1]])
+
+    def draw(key: Any) -> Any:
+        return jax.tree.leaves(traced.model.init(key, (x,))[0])
+
+    draws = jax.jit(lambda keys: jax.lax.map(draw, keys))(jax.random.split(KEY, 12))
+    return x, traced, draws, jax.jit(lambda leaves: jax.lax.map(measure, leaves))
+
+
+def test_a_model_of_everything_against_monte_carlo(everything: Any) -> None:
+    x, traced, draws, measure = everything
+    found = np.log(np.asarray(measure(draws), np.float64))
+    walk = Walk(traced, [np.asarray(v[0]) for v in draws], {}, inputs_of([(x,)]), KEY, ideal=True)
+    expected = np.log([walk.found[n][0].second for n in range(len(traced.products))])
+    stderr = found.std(axis=0) / math.sqrt(len(found))
+    off = np.abs(found.mean(axis=0) - expected)
+    names = [p.name for p in traced.products]
+    assert (off <= 5 * stderr + 0.05).all(), dict(zip(names, zip(off, stderr, strict=True), strict=True))
+    assert not any(f.notes for each in walk.found.values() for f in each)
+    # Twin: attention without its mask, so that each position averages over all.
+    blind = Walk(traced, [np.asarray(v[0]) for v in draws], {}, inputs_of([(x + 3.0,)]), KEY, ideal=True)
+    wrong = np.log([blind.found[n][0].second for n in range(len(names))])
+    assert not (np.abs(found.mean(axis=0) - wrong) <= 5 * stderr + 0.05).all()
+
+
+def test_calibration_from_scales_far_off(everything: Any) -> None:
+    x, traced, draws, measure = everything
+    calibrated = []
+    for n in range(3):
+        rng = np.random.default_rng(n)
+        bad = [v[n] * np.float32(10.0 ** rng.uniform(-1, 1)) if v[n].ndim > 1 else v[n] for v in draws]
+        params = jax.tree.unflatten(jax.tree.structure(traced.abstract[0]), bad)
+        new, record = calibrate(Everything(), x, KEY, method="analytic", params=params)
+        assert record and all(abs(site.after - 1) < 1e-3 for site in record)
+        calibrated.append(jax.tree.leaves(new))
+    stack = [jnp.stack(v) for v in zip(*calibrated, strict=True)]
+    stack = [jnp.concatenate([v, v, v, v]) for v in stack]  # the compiled program takes twelve
+    found = np.asarray(measure(stack))[:3].mean(axis=0)
+    assert (np.abs(found - 1) < 0.15).sum() >= len(found) - 2 and (np.abs(found - 1) < 0.35).all(), found
+
+
+def chain(n: int) -> nn.Module:
+    return nn.Sequential([nn.Dense(64), nn.tanh, nn.Dense(n), nn.tanh, nn.Dense(16)])
+
+
+def test_directions_keep_signals_or_gradients() -> None:
+    rng = np.random.default_rng(0)
+    params = {
+        f"layers_{k}": {"kernel": jnp.asarray(rng.normal(size=s), jnp.float32), "bias": jnp.zeros(s[1])}
+        for k, s in ((0, (32, 64)), (2, (64, 256)), (4, (256, 16)))
+    }
+    x = jax.ShapeDtypeStruct((64, 32), jnp.float32)
+    scales = {}
+    for direction in ("forward", "backward", "both"):
+        new, record = calibrate(chain(256), x, KEY, method="analytic", params=params, direction=direction)
+        scales[direction] = np.mean(np.square(new["layers_2"]["kernel"])) * np.array([64.0, 256.0])
+        assert record
+    forward = 1 / integrate.quad(lambda z: math.tanh(z) ** 2 * stats.norm.pdf(z), -9, 9)[0]
+    backward = 1 / integrate.quad(lambda z: (1 - math.tanh(z) ** 2) ** 2 * stats.norm.pdf(z), -9, 9)[0]
+    assert scales["forward"][0] == pytest.approx(forward, rel=0.08)
+    assert scales["backward"][1] == pytest.approx(backward, rel=0.08)
+    both = [scales[d][0] for d in ("forward", "backward", "both")]
+    assert 2 / both[2] == pytest.approx(1 / both[0] + 1 / both[1], rel=0.02)
+
+
+class Odd(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        kernel = self.param("kernel", nn.initializers.normal(3.0), (32, 32))
+        x = jnp.sort(x @ (kernel / jnp.linalg.norm(kernel, axis=0, keepdims=True)), axis=-1)
+        return nn.Dense(4, name="out")(x)
+
+
+def test_what_has_no_rule_is_measured_and_said() -> None:
+    x = jax.ShapeDtypeStruct((16, 32), jnp.float32)
+    run = analyze(Odd(), x)
+    assert run.opaque == ("sort: there is no rule for it",)
+    assert run.second_moment.mean[:, 0] == pytest.approx([1.0, 1.0], rel=0.2)
+    _, record = calibrate(Odd(), np.ones((16, 32), "f4"), KEY, method="analytic")
+    assert "sort" in record["out"].why
+    assert next(s for s in record if s.name != "out").status == "constant"
+
+
+def test_nothing_is_drawn() -> None:
+    """Ten billion parameters."""
+    model = nn.Sequential([nn.Dense(100_000), nn.relu, nn.Dense(100_000), nn.relu, nn.Dense(10)])
+    run = analyze(model, jax.ShapeDtypeStruct((4, 100), jnp.float32))
+    assert run.second_moment.mean[:, 0] == pytest.approx([1.0, 0.5, 0.25], rel=1e-3)
+
+
+def test_bad_input() -> None:
+    x = np.ones((4, 3), "f4")
+    with pytest.raises(ValueError, match="direction"):
+        calibrate(nn.Dense(3), x, KEY, method="analytic", direction="sideways")
+    with pytest.raises(ValueError, match=r"direction=.*lsuv"):
+        calibrate(nn.Dense(3), x, KEY, direction="both")
+    with pytest.raises(ValueError, match="biases"):
+        calibrate(nn.Dense(3), x, KEY, method="analytic", biases="centre")
+
+
+def test_sums_of_squares_are_normalizers() -> None:
+    x = white((3, 4))
+    square = apply(jax.extend.core.primitives.square_p, {}, [IDENTITY])
+    mean = summed(Applied(square, x), [1]).times(1 / 4)
+    assert mean.norm and mean.second > 1.0
+    assert settle(
+        Applied(apply(jax.extend.core.primitives.sqrt_p, {}, [IDENTITY]), mean)
+    ).second == pytest.approx(1.0)

@@ -52,6 +52,14 @@ class InitRow:
     matches: str
 
     @property
+    def found(self) -> str:
+        """Scheme and law in words: "he_normal", "zeros", "uniform, variance 0.3 / fan_in", "unknown"."""
+        law = self.law.replace("_", " ")
+        if self.matches.startswith("variance"):
+            return f"{law}, {self.matches}"
+        return self.matches or law
+
+    @property
     def agrees(self) -> bool | None:
         """Whether the measured standard deviation is the one asked for, None where nothing known was asked."""
         if self.asked_stddev is None:
@@ -85,26 +93,27 @@ class InitTable(Record):
 
     def rows(self) -> list[dict[str, Any]]:
         """One dict a parameter."""
-        return [{**dataclasses.asdict(row), "agrees": row.agrees} for row in self.parameters]
+        return [
+            {**dataclasses.asdict(row), "found": row.found, "agrees": row.agrees} for row in self.parameters
+        ]
 
     def table(self) -> Table:
         """One row a parameter; an exclamation mark where the values are not what was asked for."""
         wrong, told = self.wrong(), any(r.asked_stddev is not None for r in self.parameters)
         note = f"! {len(wrong)} of {len(self.parameters)} not as asked" if wrong else None
         table = Table(title=Text(self.label), title_justify="left", caption=note, caption_justify="left")
-        asked = ("asked", "asked stddev") if told else ()
-        for column in ("parameter", "shape", "law", "matches", "stddev", *asked):
-            words = column in ("parameter", "law", "matches", "asked")
-            table.add_column(
-                column, justify="left" if words else "right", no_wrap=column in ("parameter", "stddev")
-            )
+        for column in ("parameter", "shape", "found", "stddev", *(("asked",) if told else ())):
+            words = column in ("parameter", "found", "asked")
+            whole = not words or column == "parameter"
+            table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=whole)
         for r in self.parameters:
-            flag = " !" if r.agrees is False else ""
-            wanted = "" if r.asked_stddev is None else f"{r.asked_stddev:.4g}{flag}"
+            asked = r.asked.removeprefix("a ")
+            if r.asked_stddev is not None:
+                asked += f": {r.asked_stddev:.4g}" + (" !" if r.agrees is False else "")
             shape = "×".join(map(str, r.shape)) or "scalar"
             stddev = f"{r.stddev:.4g}" + (f" ± {r.stderr:.1g}" if r.stderr else "")
-            cells = (Text(r.path), shape, r.law.replace("_", " "), r.matches, stddev)
-            table.add_row(*cells, *((Text(r.asked), wanted) if told else ()))
+            cells = (Text(r.path), shape, Text(r.found), stddev)
+            table.add_row(*cells, *((Text(asked),) if told else ()))
         return table
 
 

@@ -102,8 +102,9 @@ def new_figure(
 
 
 def dress(ax: Axes, theme: str = "light") -> Axes:
-    """The house look of one panel: light grid, two spines, small ticks."""
+    """The house look of one panel: light grid, two spines, small ticks, the theme's colours for what is drawn next."""
     colours = THEMES[theme]
+    ax.set_prop_cycle(color=colours.series)
     ax.set_facecolor(colours.background)
     for side, spine in ax.spines.items():
         spine.set_visible(side in ("left", "bottom"))

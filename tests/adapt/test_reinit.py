@@ -132,6 +132,8 @@ def test_table_tells_laws_apart_and_sees_a_wrong_one():
             return x @ self.param("kernel", ji.lecun_normal(), (64, 64))
 
     assert init_table(Liar(), jnp.ones((1, 64)))["params/kernel"].agrees is False
+    assert [rows[n].found for n in "ab"] == ["glorot_uniform", "he_normal(distribution='normal')"]
+    assert rows["c"].found == f"truncated normal, {rows['c'].matches}"
     with pytest.raises(TypeError, match="init_table"):
         init_table(nn.Dense(3))
 

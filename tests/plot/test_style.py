@@ -46,6 +46,13 @@ assert before == dict(matplotlib.rcParams)
     subprocess.run([sys.executable, "-c", code, synthetic.__file__], check=True, timeout=120)
 
 
+def test_lines_of_a_users_own_are_in_the_colours_of_the_theme():
+    for theme in ("light", "dark"):
+        _, (ax,) = plot.new_figure(theme=theme)
+        drawn = [ax.plot([0, 1], [0, n])[0].get_color() for n in range(3)]
+        assert drawn == list(_style.THEMES[theme].series[:3])
+
+
 def test_threads_draw_the_same_picture(propagation):
     record = propagation(0.5, 8)
     with ThreadPoolExecutor(3) as pool:

@@ -90,7 +90,7 @@ def _fan(found: Sequence[Found]) -> float:
 class _Search:
     """The factors of one pass, chosen as the sites are reached."""
 
-    def __init__(self, case: Case, owners: Sequence[np.ndarray], direction: str) -> None:
+    def __init__(self, case: Case, owners: Sequence[Any], direction: str) -> None:
         self.case, self.direction = case, direction
         self.owner = [self._owner(owners, product) for product in case.products.products]
         self.chosen = np.ones(len(case.own))
@@ -98,9 +98,10 @@ class _Search:
         self.set: set[int] = set()
         self.fixed = np.zeros(len(case.own), bool)
 
-    def _owner(self, owners: Sequence[np.ndarray], product: Any) -> int:
+    def _owner(self, owners: Sequence[Any], product: Any) -> int:
         """The site whose factor multiplies the kernel, or -1."""
-        found = {int(o) for layer in product.kernel for o in np.ravel(owners[layer.parameter][layer.at])}
+        known = [(owners[layer.parameter], layer.at) for layer in product.kernel]
+        found = {int(o) for own, at in known for o in np.ravel(-1 if own is None else own[at])}
         return found.pop() if len(found) == 1 else -1
 
     def begin(self, latest: Walk, fixed: np.ndarray) -> None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._core import checks
+from jaxinit.adapt._mup_table import check_model_fn
 from jaxinit.probe import Products, batches, products, values
 from jaxinit.records import WidthSlope, WidthTransfer, provenance
 
@@ -82,6 +83,7 @@ def coordinate_check(
         ('grows', False)
     """
     where = "coordinate_check"
+    check_model_fn(where, model_fn)
     held = _widths(where, widths)
     steps = checks.integer(where, "steps", steps, at_least=1)
     seed_array = checks.seeds(where, "seeds", seeds)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+from flax import linen as nn
+from flax import nnx
 
 from jaxinit._core import checks
 from jaxinit.adapt._analytic_walk import entry_stddev
@@ -73,8 +75,7 @@ def mup_table(
         [('input', 1.0, 1.0, 1.0), ('hidden', 0.5, 0.25, 1.0), ('output', 1.0, 1.0, 0.25)]
     """
     where = "mup_table"
-    if not callable(model_fn):
-        raise checks.wrong_type(where, "model_fn", "a function of a width", model_fn)
+    check_model_fn(where, model_fn)
     key = jax.random.key(0, impl="threefry2x32")
     data = batches(x, key, where=where)[0]
     base, wide = (
@@ -102,6 +103,15 @@ def mup_table(
         wide.model.name, float(base_width), float(width), tuple(rules), _NOTES,
         {"label": wide.model.name, "multiplier": multiplier}, provenance(),
     )  # fmt: skip
+
+
+def check_model_fn(where: str, model_fn: Any) -> None:
+    """Refuse a model in place of the function that makes one."""
+    if not callable(model_fn) or isinstance(model_fn, (nn.Module, nnx.Module)):
+        rule = "a function of a width that returns a model"
+        raise checks.wrong_type(
+            where, "model_fn", rule, model_fn, "For example lambda width: MyModel(width)."
+        )
 
 
 def _rule(

@@ -93,8 +93,10 @@ class Suggestion(Record):
 
     @property
     def rules(self) -> dict[str, str]:
-        """Path of each parameter -> code: what `jaxinit.reinit` takes, once evaluated."""
-        return {layer.parameter: layer.code for layer in self.layers}
+        """Path of each parameter -> code of independent normal entries of its standard deviation, whatever its shape:
+        for `jaxinit.reinit`, once evaluated."""
+        code = {layer.parameter: f"ji.normal({layer.stddev:.4g})" for layer in self.layers}
+        return {path: "ji.zeros()" if code[path] == "ji.normal(0)" else code[path] for path in code}
 
     def __repr__(self) -> str:
         changed = sum(layer.changed for layer in self.layers)

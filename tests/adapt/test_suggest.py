@@ -1,0 +1,94 @@
+"""`suggest`: what it writes is code that draws what it says, and the signal survives with it."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxinit as ji
+from jaxinit.adapt import analyze, suggest
+from jaxinit.records import Suggestion, load
+
+X = jax.ShapeDtypeStruct((8, 10, 24), jnp.float32)
+
+
+class Blocks(nn.Module):
+    """Pre-norm attention and MLP blocks; the last projection is 0."""
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        x = nn.Dense(32, name="in", kernel_init=nn.initializers.orthogonal(5.0))(x)
+        for k in range(2):
+            h = nn.LayerNorm(name=f"ln{k}")(x)
+            x = x + nn.MultiHeadDotProductAttention(4, name=f"att{k}")(h, h)
+            h = nn.relu(
+                nn.Dense(64, name=f"up{k}", kernel_init=nn.initializers.normal(2.0))(nn.LayerNorm()(x))
+            )
+            x = x + nn.Dense(32, name=f"down{k}", kernel_init=nn.initializers.he_uniform())(h)
+        return nn.Dense(3, name="head", kernel_init=nn.initializers.zeros)(x)
+
+
+@pytest.fixture(scope="module")
+def suggestion() -> Suggestion:
+    return suggest(Blocks(), X)
+
+
+def test_the_code_draws_what_it_says(suggestion: Suggestion) -> None:
+    for layer in suggestion:
+        init = eval(layer.code, {"ji": ji})
+        shape = {"in": (24, 32), "up": (32, 64), "down": (64, 32), "head": (32, 3)}.get(
+            layer.parameter.split("/")[0].rstrip("01"), (32, 32)
+        )
+        law = init.law(shape)
+        stddev = law.stddev / math.sqrt(max(shape)) if law.kind == "orthogonal" else law.stddev
+        assert float(stddev) == pytest.approx(layer.stddev, rel=0.02), layer
+
+
+def test_laws_and_branches_are_kept(suggestion: Suggestion) -> None:
+    assert suggestion["in/kernel"].code == 'ji.orthogonal(1, preserve="variance")'
+    assert suggestion["up0/kernel"].code == 'ji.lecun_normal(distribution="normal")'
+    assert suggestion["down0/kernel"].code == "ji.residual(ji.he_uniform(), 4, branches=1)"
+    assert suggestion["head/kernel"].code == "ji.zeros()" and suggestion["head/kernel"].why == "kept 0"
+    assert suggestion.branches == 4 and "branch" in suggestion["att1/out/kernel"].why
+    assert not suggestion["att0/query/kernel"].changed and suggestion["up0/kernel"].changed
+    assert suggestion["up0/kernel"].line == 'Dense(..., kernel_init=ji.lecun_normal(distribution="normal"))'
+
+
+def test_the_signal_survives_with_it(suggestion: Suggestion) -> None:
+    shapes = jax.eval_shape(Blocks().init, jax.random.key(0), X)["params"]
+    rules = {"**/scale": ji.ones(), **{p: eval(code, {"ji": ji}) for p, code in suggestion.rules.items()}}
+    params = ji.reinit(shapes, {**rules, "**/bias": ji.zeros()}, jax.random.key(1))
+    run = analyze(Blocks(), X, params=params)
+    for site, second in zip(run.sites, run.second_moment.mean[:, 0], strict=True):
+        goal = 0.0 if site == "head" else 0.25 if site.endswith("out") or site.startswith("down") else 1.0
+        assert second == pytest.approx(goal, rel=0.35), site
+    plain = analyze(Blocks(), X)
+    assert plain.second_moment.mean[list(plain.sites).index("up0"), 0] > 50  # twin: the model as it is
+
+
+def test_embeddings_and_other_parameters() -> None:
+    class Mixture(nn.Module):
+        @nn.compact
+        def __call__(self, tokens: Any) -> Any:
+            x = nn.Embed(20, 16, name="embed")(tokens)
+            w = self.param("experts", nn.initializers.normal(1.0), (3, 16, 8))
+            gate = nn.softmax(nn.Dense(3, name="router")(x))
+            return jnp.einsum("btef,bte->btf", jnp.einsum("btd,edf->btef", x, w), gate)
+
+    found = suggest(Mixture(), np.arange(40).reshape(4, 10) % 20)
+    assert found["embed/embedding"].code == "ji.normal(1)"
+    assert found["embed/embedding"].line == "Embed(..., embedding_init=ji.normal(1))"
+    assert found["experts"].line == "experts: ji.normal(0.25)"
+
+
+def test_the_record_saves_and_shows_itself(suggestion: Suggestion, tmp_path: Any) -> None:
+    again = load(suggestion.save(tmp_path / "s.npz"))
+    assert str(again) == str(suggestion) and len(again.rows()) == len(suggestion)
+    with pytest.raises(KeyError, match="in/kernel"):
+        suggestion["in/kernl"]
+    with pytest.raises(ValueError, match="target"):
+        suggest(Blocks(), X, target=0)

@@ -285,5 +285,5 @@ def propagation_of(traced: Products, walk: Walk) -> Propagation:
     return Propagation(
         "theory", tuple(traced.products[n].name for n in seen), 1, second_moment=Statistic.exact(seconds),
         log_second_moment=Statistic.exact(logs), mean=Statistic.exact(means), opaque=tuple(notes),
-        config={"label": f"{traced.model.name} (theory)"}, provenance=provenance(),
+        config={"label": traced.model.name}, provenance=provenance(),
     )  # fmt: skip

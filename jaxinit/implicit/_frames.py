@@ -9,6 +9,9 @@ import jax.numpy as jnp
 
 from jaxinit._core.lapack import qr
 
+#: What `orthonormalize` returns: orthonormal rows, and the coefficients of the vectors in them.
+Frame = tuple[jax.Array, jax.Array]
+
 #: Up to this many vectors Gram-Schmidt, applied twice, is unrolled.
 UNROLLED = 4
 #: Up to this many it is a loop over vectors; above it LAPACK's Householder QR serves. Of 16 vectors of 28,672 entries
@@ -23,7 +26,7 @@ def rank_bound(rows: int, n: int) -> int:
     return rows if rows <= UNROLLED else min(rows, n)
 
 
-def orthonormalize(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def orthonormalize(x: jax.Array) -> Frame:
     """x = R Q with orthonormal rows Q: `x` (rows, n) -> Q (rank, n), R (rows, rank).
 
     Vectors that are zero, or that depend on the earlier ones to the precision of the dtype, get a zero frame
@@ -36,7 +39,7 @@ def orthonormalize(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return gram_schmidt(x) if x.shape[0] <= min(ROW_BY_ROW, x.shape[1]) else householder(x)
 
 
-def _unrolled(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _unrolled(x: jax.Array) -> Frame:
     rows, eps = x.shape[0], jnp.finfo(x.dtype).eps
     zero = jnp.zeros((), x.dtype)
     frame: list[jax.Array] = []
@@ -58,11 +61,11 @@ def _unrolled(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.stack(frame), jnp.stack([jnp.stack(line) for line in table])
 
 
-def gram_schmidt(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def gram_schmidt(x: jax.Array) -> Frame:
     """`orthonormalize`, row after row, each freed twice of what is in the rows before."""
     rows, eps = x.shape[0], jnp.finfo(x.dtype).eps
 
-    def step(a: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def step(a: jax.Array, found: tuple[jax.Array, jax.Array]) -> Frame:
         frame, table = found
         v = jax.lax.dynamic_index_in_dim(x, a, keepdims=False)
         whole, line = jnp.sqrt(_dot(v, v)), jnp.zeros(rows, x.dtype)
@@ -78,7 +81,7 @@ def gram_schmidt(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jax.lax.fori_loop(0, rows, step, (jnp.zeros_like(x), jnp.zeros((rows, rows), x.dtype)))
 
 
-def householder(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def householder(x: jax.Array) -> Frame:
     """`orthonormalize` by LAPACK; dependent vectors get a direction of no meaning, orthogonal to the others."""
     # For a zero vector Householder's frame has a direction of no meaning, in which vectors after it have a share:
     # zeros go last.

@@ -26,9 +26,14 @@ from jaxinit.implicit import _frames
 Residual = tuple[jax.Array, jax.Array]
 
 
-def forward(key: jax.Array, x: jax.Array, n_out: int, stddev: Any) -> tuple[jax.Array, Residual]:
-    """x @ W for a fresh W: `x` (rows, n_in) -> (rows, n_out), and the residual for `backward`."""
-    q, r = _frames.orthonormalize(x)
+def forward(
+    key: jax.Array, x: jax.Array, n_out: int, stddev: Any, frame: _frames.Frame | None = None
+) -> tuple[jax.Array, Residual]:
+    """x @ W for a fresh W: `x` (rows, n_in) -> (rows, n_out), and the residual for `backward`.
+
+    `frame`: `orthonormalize(x)`, where that has been done for another matrix.
+    """
+    q, r = _frames.orthonormalize(x) if frame is None else frame
     g = normals(key, q.shape[0], n_out, x.dtype)
     return _frames.combine(r * stddev, g), (q, g)
 

@@ -40,10 +40,15 @@ def uniform_frame(key: jax.Array, rows: int, m: int, dtype: Any, avoid: jax.Arra
     return frame * jnp.where(jnp.diagonal(triangle) < 0, -1, 1).astype(dtype)[:, None]
 
 
-def forward(key: jax.Array, x: jax.Array, n_out: int, scale: Any) -> tuple[jax.Array, Residual]:
-    """x @ W for a fresh W: `x` (rows, n_in) -> (rows, n_out), and the residual for `backward`."""
+def forward(
+    key: jax.Array, x: jax.Array, n_out: int, scale: Any, frame: _frames.Frame | None = None
+) -> tuple[jax.Array, Residual]:
+    """x @ W for a fresh W: `x` (rows, n_in) -> (rows, n_out), and the residual for `backward`.
+
+    `frame`: `orthonormalize(x)`, where that has been done for another matrix.
+    """
     m = max(x.shape[1], n_out)
-    q, r = _frames.orthonormalize(x)
+    q, r = _frames.orthonormalize(x) if frame is None else frame
     u = uniform_frame(key, q.shape[0], m, x.dtype)
     return _frames.combine(r * scale, u)[:, :n_out], (pad(q, m), u)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -26,10 +27,19 @@ class Watched:
     A probe is a vector of zeros that the value at its place ignores; its cotangent is the backward row, so that
     one `jax.grad` gives gradients of the parameters and statistics of the gradients inside, and neither an
     activation nor its gradient leaves the program.
+
+    `renewed(place, g)` stands for the gradient g that arrives at a place, for all places before it.
     """
 
-    def __init__(self, block: Block, places: Sequence[Place], watched: Sequence[int], layout: Layout) -> None:
-        self.block = block
+    def __init__(
+        self,
+        block: Block,
+        places: Sequence[Place],
+        watched: Sequence[int],
+        layout: Layout,
+        renewed: Callable[[int, Any], Any] | None = None,
+    ) -> None:
+        self.block, self.renewed = block, renewed
         self.places = places
         self.layout = layout
         self.watched = tuple(p for p in block.places() if p in set(watched))
@@ -49,6 +59,7 @@ class Watched:
         env: dict[Any, Any] = dict(zip(block.jaxpr.constvars, block.consts, strict=True))
         env.update(zip(block.jaxpr.invars, inputs, strict=True))
         rows: dict[int, Any] = {}
+        seen: dict[Any, Any] = {}
 
         def read(atom: Any) -> Any:
             return atom.val if isinstance(atom, core.Literal) else env[atom]
@@ -65,7 +76,7 @@ class Watched:
             elif index in block.shaping:
                 outs = [next(v for v in given if isinstance(v, Unformed))]
             elif index in block.products:
-                outs = [_multiplied(eqn, block.products[index], given)]
+                outs = [_multiplied(eqn, block.products[index], given, seen)]
             elif index in block.inside:
                 outs, inner = self._enter(block, index, given, probes, depth)
                 rows.update(inner)
@@ -83,7 +94,8 @@ class Watched:
     def _tap(self, x: Any, place: int, probe: Any) -> tuple[Any, Any]:
         at = self.places[place]
         row = forward_row(x, at.batch_axis, self.layout, at.chain)
-        return _tapped(x, probe, lambda g: backward_row(g, at.batch_axis, self.layout)), row
+        send = (lambda g: g) if self.renewed is None else partial(self.renewed, place)
+        return _tapped(x, probe, lambda g: backward_row(g, at.batch_axis, self.layout), send), row
 
     def _enter(
         self, block: Block, index: int, given: list[Any], probes: dict[int, Any], depth: int
@@ -109,18 +121,18 @@ def _lengths(place: Place) -> tuple[int, ...]:
     return tuple(loop.length for loop in place.loops)
 
 
-def _tapped(x: Any, probe: Any, row: Callable[[Any], Any]) -> Any:
+def _tapped(x: Any, probe: Any, row: Callable[[Any], Any], send: Callable[[Any], Any]) -> Any:
     @jax.custom_vjp
     def tap(x: Any, probe: Any) -> Any:
         return x
 
-    tap.defvjp(lambda x, probe: (x, None), lambda _, g: (g, row(g)))
+    tap.defvjp(lambda x, probe: (x, None), lambda _, g: (send(g), row(g)))
     return tap(x, probe)
 
 
-def _multiplied(eqn: core.JaxprEqn, product: Product, given: Sequence[Any]) -> Any:
+def _multiplied(eqn: core.JaxprEqn, product: Product, given: Sequence[Any], seen: dict[Any, Any]) -> Any:
     operand = product.operand
-    return multiply(eqn, operand, product.law, given[operand], given[1 - operand])
+    return multiply(eqn, operand, product.law, given[operand], given[1 - operand], seen)
 
 
 def _variables(eqn: core.JaxprEqn) -> list[Any]:

@@ -137,7 +137,7 @@ def _shape_against(plan: Plan, n: int, use: Use, law: Drawn) -> str | None:
             else "it is smaller than what its products need"
         )
     contracted, batch = use.eqn.params["dimension_numbers"]
-    if any(batch):
+    if law.kind == "orthogonal" and any(batch):
         return "it is several matrices, one for each member of a batch"
     if law.kind == "orthogonal":
         rows = set(range(law.rows))

@@ -6,7 +6,7 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,14 +50,16 @@ def stand_in(key: Any, path: Sequence[str], stack: Sequence[int]) -> Unformed:
 
 
 def matrix_shape(eqn: core.JaxprEqn, operand: int) -> tuple[int, int, int]:
-    """Of a product `dot_general` or a convolution: rows of the signal (patches), entries in, entries out."""
+    """Of a product `dot_general` or a convolution: rows of the signal (patches), entries in, entries out; of one member
+    where it is a batch of products."""
     weight, out = equations.aval(eqn.invars[operand]), equations.aval(eqn.outvars[0])
     if eqn.primitive.name == "conv_general_dilated":
         n_out = weight.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
         return out.size // max(n_out, 1), weight.size // max(n_out, 1), n_out
-    signal = equations.aval(eqn.invars[1 - operand])
-    n_in = math.prod(weight.shape[n] for n in eqn.params["dimension_numbers"][0][operand])
-    return signal.size // max(n_in, 1), n_in, weight.size // max(n_in, 1)
+    signal, (contracted, batch) = equations.aval(eqn.invars[1 - operand]), eqn.params["dimension_numbers"]
+    n_in = max(math.prod(weight.shape[n] for n in contracted[operand]), 1)
+    members = max(math.prod(weight.shape[n] for n in batch[operand]), 1)
+    return signal.size // n_in // members, n_in, weight.size // n_in // members
 
 
 def smaller(rows: int, n_in: int, n_out: int, law: Drawn) -> bool:
@@ -101,23 +103,75 @@ def _chi_square(keys: Any, freedom: Any) -> Any:
     return jnp.where(freedom > 0, 2 * drawn, 0)
 
 
-def multiply(eqn: core.JaxprEqn, operand: int, law: Drawn, weight: Unformed, x: Any) -> Any:
-    """The value of the equation, of x and a parameter of this law."""
+def multiply(
+    eqn: core.JaxprEqn, operand: int, law: Drawn, weight: Unformed, x: Any, seen: dict[Any, Any]
+) -> Any:
+    """The value of the equation, of x and a parameter of this law.
+
+    `seen`: what was made of signals in this program, so that matrices that are given the same one (queries, keys and
+    values) share it.
+    """
     if eqn.primitive.name == "gather":
         return look_up(eqn, law.stddev, weight.key, weight.probe, x)
     out, (_, n_in, n_out) = equations.aval(eqn.outvars[0]), matrix_shape(eqn, operand)
-    rows, arranged = (_patches if eqn.primitive.name == "conv_general_dilated" else _columns)(eqn, operand, x)
+    conv = eqn.primitive.name == "conv_general_dilated"
+    rows, arranged = (_patches if conv else _columns)(eqn, operand, x)
     kind = "orthogonal" if law.kind == "orthogonal" else "gaussian"
-    y = _product(weight.key, weight.probe, rows, (n_in, n_out), law.stddev, kind)
-    return arranged(y).astype(out.dtype)
+
+    def product(key: Any, probe: Any, rows: Any, framed: _Framed | None = None) -> Any:
+        framed = _framed(jax.lax.stop_gradient(rows)) if framed is None else framed
+        return _product(key, probe, rows, framed, (n_in, n_out), law.stddev, kind)
+
+    if rows.ndim == 3:
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(weight.key, jnp.arange(len(rows), dtype=jnp.uint32))
+        return arranged(jax.vmap(product)(keys, _each(weight.probe, len(rows)), rows)).astype(out.dtype)
+    if conv:
+        return arranged(product(weight.key, weight.probe, rows)).astype(out.dtype)
+    what = id(x), tuple(eqn.params["dimension_numbers"][0][1 - operand])
+    if what not in seen:  # x is kept: while it is, no other signal has its id
+        seen[what] = x, _framed(jax.lax.stop_gradient(rows))
+    return arranged(product(weight.key, weight.probe, rows, seen[what][1])).astype(out.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _each(probe: Any, count: int) -> Any:
+    """A probe for each member of a batch of matrices."""
+    return jnp.broadcast_to(probe, (count, *probe.shape))
+
+
+def _of_all(count: int, _: None, rows: Any) -> tuple[Any]:
+    """Their figures together: counts and squares add up, norms as the sides of a right angle."""
+    top = jnp.maximum(jnp.max(rows[:, 2]), jnp.finfo(rows.dtype).tiny)
+    norm = top * jnp.sqrt(jnp.sum(jnp.square(rows[:, 2] / top)))
+    return (jnp.sum(rows, axis=0).at[2].set(norm),)
+
+
+_each.defvjp(lambda probe, count: (_each(probe, count), None), _of_all)
+
+
+class _Framed(NamedTuple):
+    """What products need of a signal: a power of two taken out of it, the rest's frame and coefficients,
+    and its inner products."""
+
+    exponent: Any
+    frame: _frames.Frame
+    gram: Any
+
+
+def _framed(x: Any) -> _Framed:
+    exponent, x = _leveled(x)
+    return _Framed(exponent, _frames.orthonormalize(x), _frames.gram(x, x))
 
 
 def _columns(eqn: core.JaxprEqn, operand: int, x: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """The rows that a matrix is multiplied with, and what makes the value of the products."""
-    taken, shape = eqn.params["dimension_numbers"][0][1 - operand], equations.aval(eqn.outvars[0]).shape
-    kept = [n for n in range(x.ndim) if n not in taken]
-    rows = jnp.transpose(wide(x), (*kept, *taken)).reshape((math.prod(x.shape[n] for n in kept), -1))
-    return rows, lambda y: (y if operand == 1 else y.T).reshape(shape)
+    """The rows that a matrix is multiplied with, of each member of a batch if it is one of matrices, and what makes the
+    value of the products."""
+    contracted, batch = eqn.params["dimension_numbers"]
+    taken, members, shape = contracted[1 - operand], batch[1 - operand], equations.aval(eqn.outvars[0]).shape
+    kept = [n for n in range(x.ndim) if n not in (*taken, *members)]
+    sizes = [math.prod(x.shape[n] for n in axes) for axes in (members, kept, taken)]
+    rows = jnp.transpose(wide(x), (*members, *kept, *taken)).reshape(sizes if members else sizes[1:])
+    return rows, lambda y: (y if operand == 1 else jnp.swapaxes(y, -1, -2)).reshape(shape)
 
 
 def _patches(eqn: core.JaxprEqn, operand: int, x: Any) -> tuple[Any, Callable[[Any], Any]]:
@@ -137,24 +191,26 @@ def _patches(eqn: core.JaxprEqn, operand: int, x: Any) -> tuple[Any, Callable[[A
     return found.reshape((-1, found.shape[-1])), arranged
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def _product(key: Any, probe: Any, x: Any, shape: tuple[int, int], scale: float, kind: str) -> Any:
-    return _forward(key, probe, x, shape, scale, kind)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _product(
+    key: Any, probe: Any, x: Any, framed: _Framed, shape: tuple[int, int], scale: float, kind: str
+) -> Any:
+    return _forward(key, probe, x, framed, shape, scale, kind)[0]
 
 
 def _forward(
-    key: Any, probe: Any, x: Any, shape: tuple[int, int], scale: float, kind: str
+    key: Any, probe: Any, x: Any, framed: _Framed, shape: tuple[int, int], scale: float, kind: str
 ) -> tuple[Any, Any]:
     there, back = jax.random.split(key)
     module = _gaussian if kind == "gaussian" else _haar
-    exponent, x = _leveled(x)
-    y, residual = module.forward(there, x, shape[1], scale)
-    seen = exponent, _frames.gram(x, x)
-    return y * power(exponent, y.dtype), (back, residual, seen)
+    y, residual = module.forward(there, x, shape[1], scale, framed.frame)
+    return y * power(framed.exponent, y.dtype), (back, residual, framed.exponent, framed.gram)
 
 
-def _backward(shape: tuple[int, int], scale: float, kind: str, saved: Any, d: Any) -> tuple[None, Any, Any]:
-    back, residual, (from_x, gram) = saved
+def _backward(
+    shape: tuple[int, int], scale: float, kind: str, saved: Any, d: Any
+) -> tuple[None, Any, Any, None]:
+    back, residual, from_x, gram = saved
     exponent, d = _leveled(d)
     if kind == "gaussian":
         dx = _gaussian.backward(back, residual, d, scale)
@@ -168,7 +224,7 @@ def _backward(shape: tuple[int, int], scale: float, kind: str, saved: Any, d: An
     trace = jnp.maximum(jnp.sum(gram * _frames.gram(d, d)), 0)
     size = jnp.sqrt(trace) * power(from_x, d.dtype) * power(exponent, d.dtype)
     row = jnp.stack([known, squares, size]).astype(jnp.float32)
-    return None, row, dx * power(exponent, d.dtype)
+    return None, row, dx * power(exponent, d.dtype), None
 
 
 _product.defvjp(_forward, _backward)

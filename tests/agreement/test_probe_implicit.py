@@ -129,7 +129,7 @@ def test_a_scanned_and_rematerialized_transformer() -> None:
 
 
 class Images(nn.Module):
-    """Tokens as places of an image, of which some are equal; two convolutions."""
+    """Tokens as places of an image, of which some are equal; two convolutions; the sum of three experts."""
 
     @nn.compact
     def __call__(self, x: Any) -> Any:
@@ -137,7 +137,9 @@ class Images(nn.Module):
         h = nn.Embed(50, 8, embedding_init=ji.normal(1.0), name="embed")(x).reshape((len(x), 4, 4, 8))
         h = nn.relu(nn.Conv(12, (3, 3), strides=2, kernel_init=kernel, use_bias=False, name="wide")(h))
         h = nn.Conv(6, (2, 2), padding="VALID", kernel_init=kernel, use_bias=False, name="narrow")(h)
-        return h.reshape((len(x), -1))
+        experts = self.param("experts", ji.normal(0.4), (3, 6, 8))
+        apart = jnp.tanh(h.reshape((1, len(x), 6)) * jnp.arange(1.0, 4.0)[:, None, None])
+        return jnp.sum(jnp.einsum("ebi,eij->ebj", apart, experts), axis=0)
 
 
 TOKENS = np.random.default_rng(2).integers(0, 12, size=(2, 16))
@@ -154,7 +156,9 @@ def same_norms(a: ji.Propagation, b: ji.Propagation) -> None:
         assert np.all(np.abs(one.mean - two.mean) <= 5 * np.hypot(one.stderr, two.stderr) + 1e-5), name
 
 
-def test_convolutions_and_lookups_have_the_law_of_drawn_ones(images: ji.Propagation) -> None:
+def test_convolutions_lookups_and_batches_of_matrices_have_the_law_of_drawn_ones(
+    images: ji.Propagation,
+) -> None:
     found = run(Images(), TOKENS, "implicit", 400, loss=half_square)
     assert set(found.config["parameters"].values()) == {"implicit (gaussian)"}
     assert max(apart(found, images).values()) < 1, apart(found, images)

@@ -90,9 +90,10 @@ def probe(
         weights: "materialized"; or "implicit": matrices with independent normal entries, and uniform orthogonal
             ones, that are multiplied with the signal once are never formed (also as batches of matrices); nor are
             kernels of convolutions with fewer patches than entries in a patch, and of embeddings only the rows looked
-            up. Products are drawn from their law, forward and backward jointly, and the norms of their gradients are exact, so the figures have
-            the same law at any width (other networks than those of the same seeds materialized, though), and memory
-            and time grow with the width instead of its square. All other parameters are materialized;
+            up. Products are drawn from their law, forward and backward jointly, and the norms of their gradients are
+            exact, so the figures have the same law at any width (other networks than those of the same seeds
+            materialized, though), and memory and time grow with the width instead of its square. All other
+            parameters are materialized;
             `config["parameters"]` says of each what was done and why. Laws are read from the program that draws.
         approximate: with weights="implicit", also take truncated normal and uniform entries, and those rounded to
             16 bits, for normal ones of their variance: an error of order 1/width. Flax's defaults are truncated

@@ -68,9 +68,9 @@ def calibrate(
         "analytic":  E[z^2] = target, computed from the model's own operations, nothing run and no data needed: of x
                  only means and covariances count, and shapes will do (in the spirit of AutoInit, Bingham &
                  Miikkulainen 2023); see `jaxinit.adapt.analyze` for what it assumes
-        "critical":  chi_1 = |dL/dz_p|^2 / |dL/dz|^2 = 1, p the layer before (sums over units): gradients keep their
-                 length from layer to layer (partial Jacobians: Doshi, He & Gromov 2023). Signals are put in order
-                 first; where several layers or a skip meet, no one scale decides: there the second moment is kept
+        "critical":  chi_1 = |dz/dz_p|_F^2 / n = 1, p the layer before, n the units of z: gradients keep their length
+                 from layer to layer (partial Jacobians: Doshi, He & Gromov 2023). Signals are put in order first;
+                 where several layers or a skip meet, no one scale decides: there the second moment is kept
         "gradient":  minimize GQ = mean over parameters |(g - H g) / (g + eps sgn g) - 1|, g gradient and H Hessian of
                  the loss, over ln(s) of all sites together, by Adam (MetaInit, Dauphin & Schoenholz 2019, who step by
                  the sign of the gradient). Targets play no part; its loss should be the one to be trained
@@ -104,8 +104,7 @@ def calibrate(
             each site to those before it; "both", 2 / s^2 = 1 / s_forward^2 + 1 / s_backward^2 (as Glorot & Bengio
             2010 average the fans).
         steps: of method "gradient".
-        loss, labels: as for `probe`; for the methods that look at gradients ("critical", "gradient"). Without a loss
-            they average over random cotangents.
+        loss, labels: as for `probe`; for method "gradient". Without a loss it averages over random cotangents.
         train, rngs: as for `probe`.
         call: the method of the model to call instead of `__call__`: `probe(method=...)`.
 
@@ -141,6 +140,9 @@ def calibrate(
     steps = checks.integer(where, "steps", steps, at_least=1)
     checks.choice(where, "start", start, STARTS)
     checks.choice(where, "biases", biases, ("keep", "centre"))
+    if method != "gradient" and (loss is not None or labels is not None):
+        name = "labels" if loss is None else "loss"
+        raise checks.bad(where, name, f"None with method={method!r}, which looks at no loss", name)
     if biases == "centre" and method in ("critical", "gradient"):
         raise checks.bad(where, "biases", f"'keep' with method={method!r}", biases)
     if statistic is None:

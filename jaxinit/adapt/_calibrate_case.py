@@ -93,13 +93,14 @@ class Outcome:
     seen: Figures | None = None
 
 
-def ownership(products: Products, layers: Sequence[Sequence[Layer]]) -> list[np.ndarray]:
-    """For each parameter, the site that owns each of its layers, in the shape of its stacks; -1 for none."""
+def ownership(products: Products, layers: Sequence[Sequence[Layer]]) -> list[np.ndarray | None]:
+    """For each parameter, the site that owns each of its layers, in the shape of its stacks, -1 for none; None for a
+    parameter of which nothing is owned."""
     owner = [np.full(stack, -1, np.int32) for stack in products.stacks]
     for site, own in enumerate(layers):
         for layer in own:
             owner[layer.parameter][layer.at] = site
-    return owner
+    return [own if (own >= 0).any() else None for own in owner]
 
 
 def scaled_leaves(
@@ -111,14 +112,15 @@ def scaled_leaves(
     """
     out = []
     for leaf, own, moved in zip(leaves, owner, bias, strict=True):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        if own is None and moved is None:
             out.append(leaf)
             continue
-        wide = jnp.float64 if leaf.dtype == jnp.float64 else jnp.float32
-        shape = own.shape + (1,) * (leaf.ndim - own.ndim)
-        factor = jnp.where(own >= 0, factors.astype(wide)[own], 1).reshape(shape)
-        shift = jnp.where(moved >= 0, shifts.astype(wide)[moved], 0).reshape(shape)
-        new = (leaf.astype(wide) * factor + shift).astype(leaf.dtype)
-        touched = ((own >= 0) | (moved >= 0)).reshape(shape)
-        out.append(jnp.where(touched, new, leaf))
+        new = leaf.astype(jnp.float64 if leaf.dtype == jnp.float64 else jnp.float32)
+        if own is not None:
+            factor = jnp.where(own >= 0, factors.astype(new.dtype)[own], 1)
+            new = new * factor.reshape(own.shape + (1,) * (leaf.ndim - own.ndim))
+        if moved is not None:
+            shift = jnp.where(moved >= 0, shifts.astype(new.dtype)[moved], 0)
+            new = new + shift.reshape(moved.shape + (1,) * (leaf.ndim - moved.ndim))
+        out.append(new.astype(leaf.dtype))
     return out

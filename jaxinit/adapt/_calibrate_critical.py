@@ -12,9 +12,6 @@ from jaxinit.probe import Dependence
 
 __all__ = ["critical_scales"]
 
-#: Random cotangents over which gradients are averaged, where no loss is given.
-COTANGENTS = 8
-
 _MEETS = (
     "set by its second moment: its input comes from several layers or goes to several, and a gradient that passes "
     "beside it cannot be scaled here"
@@ -23,23 +20,24 @@ _FIRST = "set by its second moment: no layer before it to keep the gradient to"
 
 
 def critical_scales(case: Case) -> Outcome:
-    """chi_1 = 1 for every layer: |dL/dz_p|^2 = |dL/dz_l|^2, p the layer before l, both summed over units.
+    """chi_1 = 1 for every layer: |dz_l/dz_p|_F^2 / n_l = 1, p the layer before l, n_l the units of l.
 
-    First the signal is put in order, so that gradients exist; then each scale is set so that chi_1 = |dL/dz_p|^2 /
-    |dL/dz_l|^2 is 1, in the order of execution: with W_l scaled by s it grows as s^2, while the layers before l fix
-    phi'(z_p).
+    Then gradients keep the sum of their squares from layer to layer (Doshi, He & Gromov 2023 call chi_1 the averaged
+    partial Jacobian norm of one layer). First the signal is put in order; then each scale is set in the order of
+    execution: with W_l scaled by s, chi_1 of l grows as s^2, while the layers before l fix phi'(z_p). The norm is
+    estimated by one vector of signs an example, to about sqrt(2 / (units * examples)).
     """
     known = dependence_of(case)
     before = layer_before(known)
     ruled = (before >= 0) & case.movable
-    drawn = run(dataclasses.replace(case, own=tuple(() for _ in case.own)), known, before, _cotangents(case))
+    drawn = run(dataclasses.replace(case, targets=np.full(len(ruled), np.nan)), known, before)
     signal = lsuv(case)
     targets = np.where(ruled, 1.0, case.targets)
-    # What is proportional to a scale above has a gradient ratio that does not see it; its own scale is squared.
+    # A ratio does not see the scales above that its layer is proportional to.
     own = np.diag(np.diagonal(known.degrees))
     again = dataclasses.replace(case, leaves=tuple(signal.leaves), targets=targets)
-    degrees = np.where(ruled[:, None], own, known.degrees)
-    found = run(again, known._replace(degrees=degrees), np.where(ruled, before, -1), _cotangents(case))
+    alone = known._replace(degrees=np.where(ruled[:, None], own, known.degrees))
+    found = run(again, alone, np.where(ruled, before, -1))
     return dataclasses.replace(
         found,
         factors=found.factors * signal.factors,
@@ -52,10 +50,6 @@ def critical_scales(case: Case) -> Outcome:
         targets=targets,
         figures=_ends(found, before, ruled),
     )
-
-
-def _cotangents(case: Case) -> int:
-    return COTANGENTS if case.products.random else 1
 
 
 def layer_before(known: Dependence) -> np.ndarray:
@@ -71,19 +65,28 @@ def layer_before(known: Dependence) -> np.ndarray:
 
 def _said(case: Case, n: int, found: Outcome, known: Dependence, ruled: bool) -> tuple[str, str]:
     status, why = found.status[n]
+    if ruled and status == "not converged":
+        return status, f"chi_1 is {found.after[n]:.3g} after {found.iterations[n]} passes"
     if ruled or status != "converged":
-        return status, why.replace(case.statistic, "chi_1") if ruled else why
+        return status, why
     return status, _MEETS if known.above[n].any() else _FIRST
 
 
 def _ends(found: Outcome, before: np.ndarray, ruled: np.ndarray) -> dict[str, float]:
-    """What becomes of signal and gradient from the first layer that the rule holds for to the last."""
-    (sites,) = np.nonzero(ruled)
-    if not len(sites) or found.seen is None or found.seen.log_gradient is None:
+    """What becomes of signal and gradient along the longest stretch of layers that the rule holds for."""
+    if not ruled.any() or found.seen is None:
         return {}
-    first, last = before[sites[0]], sites[-1]
-    square, gradient = found.seen.log_second_moment, found.seen.log_gradient
+    begin, length = np.arange(len(ruled)), np.zeros(len(ruled), int)
+    for n in np.flatnonzero(ruled):
+        begin[n], length[n] = begin[before[n]], length[before[n]] + 1
+    last = int(np.argmax(length))
+    first, links, link = int(begin[last]), [], last
+    while link != first:
+        links.append(float(found.after[link]))
+        link = int(before[link])
+    square = found.seen.log_second_moment
     return {
+        "layers in a row": float(length[last]),
         "signal last/first": float(np.exp(square[last] - square[first])),
-        "gradient first/last": float(np.exp(gradient[first] - gradient[last])),
+        "product of chi_1": float(np.prod(links)),
     }

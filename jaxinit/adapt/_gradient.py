@@ -109,7 +109,7 @@ def _descend(products: Products, steps: int, count: int, given: _Given) -> _Lear
     import optax
 
     held = [n for n, leaf in enumerate(given.leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    nothing = [np.full(own.shape, -1, np.int32) for own in given.owner]
+    nothing = [None] * len(given.leaves)
     share = 1.0 / products.examples
 
     def scaled(scale: Any) -> list[Any]:

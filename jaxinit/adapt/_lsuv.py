@@ -21,6 +21,8 @@ _AS_IT_WAS = "its scale is as it was"
 _UNMOVED = "the scale does not change it: its input is 0 and it shows its bias, or its kernel is normalized"
 #: Steps of ln(scale) are at most this large; where the signal overflows they are this one.
 _LARGEST, _RETREAT = 15.0, -7.0
+#: After all stages.
+_LAST = 1 << 30
 
 
 class Given(NamedTuple):
@@ -29,12 +31,11 @@ class Given(NamedTuple):
     leaves: Sequence[Any]
     state: Any
     batches: Any
-    labels: Any
     key: Any
     owner: Sequence[Any]
     bias: Sequence[Any]
     degrees: Any
-    bends: Any
+    stage: Any
     slope: Any
     movable: Any
     shiftable: Any
@@ -60,20 +61,10 @@ class Search(NamedTuple):
     running: Any
 
 
-def measure(products: Products, cotangents: int, given: Given, leaves: Sequence[Any]) -> Figures:
-    """The figures of all batches together; with gradients of the loss for so many keys, if any."""
-    if not cotangents:
-        one = lambda each: products.forward(leaves, given.state, each, given.key)  # noqa: E731
-        return _together(one, given.batches)
-
-    def with_gradient(each: Any) -> Figures:
-        (args, labels), n = each
-        return products.both(leaves, given.state, args, labels, jax.random.fold_in(given.key, n))
-
-    keys = jnp.arange(cotangents)
-    return _together(
-        lambda each: _together(lambda n: with_gradient((each, n)), keys), (given.batches, given.labels)
-    )
+def measure(products: Products, partial: bool, given: Given, leaves: Sequence[Any]) -> Figures:
+    """The figures of all batches together; with partial Jacobians, if asked for."""
+    taken = products.partial if partial else products.forward
+    return _together(lambda each: taken(leaves, given.state, each, given.key), given.batches)
 
 
 def _together(measured: Callable[[Any], Figures], data: Any) -> Figures:
@@ -90,9 +81,9 @@ def _together(measured: Callable[[Any], Figures], data: Any) -> Figures:
     return Figures(pooled(each.log_second_moment), jnp.mean(each.mean, axis=0), gradient)
 
 
-def statistic_of(figures: Figures, variance: bool, before: Any) -> Any:
-    """The log of each site's statistic: its second moment or variance; or, where `before` names a site, the growth of
-    the gradient's square from this site to that one."""
+def statistic_of(products: Products, figures: Figures, variance: bool, before: Any) -> Any:
+    """The log of each site's statistic: its second moment or variance; or, where `before` names a site p, chi_1 =
+    |J|_F^2 / n of the site's partial Jacobian with respect to p, n the number of its own entries."""
     log = figures.log_second_moment
     if variance:
         share = jnp.square(figures.mean) * jnp.exp(-log)
@@ -100,44 +91,39 @@ def statistic_of(figures: Figures, variance: bool, before: Any) -> Any:
     if figures.log_gradient is None:
         return log
     gradient = figures.log_gradient
-    return jnp.where(before >= 0, gradient[before] - gradient, log)
+    return jnp.where(before >= 0, gradient[before] - products.log_sizes, log)
 
 
 def _plan(given: Given, now: Search, statistic: Any, mean: Any, variance: bool) -> tuple[Any, Any]:
-    """The steps of ln(scale), and the shifts, that one evaluation allows, site after site.
+    """The steps of ln(scale), and the shifts, that one evaluation allows.
 
-    A site moves when nothing that bends its statistic is moving; what is known of the others' effect is taken into
-    account beforehand, so that a homogeneous stretch of the network moves at once.
+    Those sites move that belong to the first stage in which any is off: nothing that bends their statistic moves with
+    them, and what is known of one another's effect is solved for.
     """
     off = given.targets - statistic
+    finite, overflow = jnp.isfinite(off), jnp.isneginf(off)
+    overflow = overflow & (jnp.cumsum(overflow) == 1)  # the first; the others may be its doing
     free = given.movable & ~now.fixed & (now.passes < given.most)
-    count = off.shape[0]
-
-    def site(carry: Any, n: Any) -> Any:
-        step, moving, waiting = carry
-        degrees, bends = given.degrees[n], given.bends[n]
-        left = off[n] - 2 * jnp.sum(degrees * step)
-        overflow = ~jnp.isfinite(left) & (left < 0)
-        want = free[n] & (overflow | (jnp.isfinite(left) & (jnp.abs(jnp.expm1(left)) > given.tolerance)))
-        blocked = jnp.any(bends & moving) | jnp.any((degrees != 0) & waiting)
-        size = jnp.where(overflow, _RETREAT, jnp.clip(left / now.slope[n], -_LARGEST, _LARGEST))
-        step = step.at[n].set(jnp.where(want & ~blocked, size, 0.0))
-        return (step, moving.at[n].set(want), waiting.at[n].set(want & blocked)), None
-
-    none = jnp.zeros(count, bool)
-    (step, moving, _), _ = jax.lax.scan(site, (jnp.zeros(count), none, none), jnp.arange(count))
+    want = free & (overflow | (finite & (jnp.abs(jnp.expm1(off)) > given.tolerance)))
+    stage = jnp.min(jnp.where(want, given.stage, _LAST))
+    moving = free & (finite | overflow) & (given.stage == stage)
+    size = jnp.where(overflow, _RETREAT * now.slope, jnp.where(moving & finite, off, 0))
+    together = (moving[:, None] & moving[None, :]).astype(jnp.float32)
+    system = 2 * given.degrees * together + jnp.diag(jnp.where(moving, now.slope, 1))
+    step = jax.scipy.linalg.solve_triangular(system, size, lower=True)
+    slight = jnp.abs(jnp.expm1(step * now.slope)) <= given.tolerance / 10
+    step = jnp.where(moving & ~slight, jnp.clip(step, -_LARGEST, _LARGEST), 0)
     if not variance:
-        return step, jnp.zeros(count)
-    # A bias is shifted once the scale is right and nothing before it moves: the variance stays as it is.
-    above = given.bends | (given.degrees != 0)
+        return step, jnp.zeros_like(step)
+    # A bias is shifted once the scales up to it are right: the variance stays as it is.
     rms = jnp.exp(statistic / 2)
-    still = ~moving & ~jnp.any(above & moving[None, :], axis=1)
-    off_centre = given.shiftable & still & jnp.isfinite(statistic) & (jnp.abs(mean) > given.tolerance * rms)
-    first = off_centre & ~jnp.any(above & off_centre[None, :], axis=1) & (now.passes < given.most)
-    return step, jnp.where(first, -mean, 0.0)
+    off_centre = given.shiftable & finite & (jnp.abs(mean) > given.tolerance * rms)
+    off_centre = off_centre & (now.passes < given.most) & (given.stage < stage)
+    first = off_centre & (given.stage == jnp.min(jnp.where(off_centre, given.stage, _LAST)))
+    return jnp.where(jnp.any(first), 0, step), jnp.where(first, -mean, 0)
 
 
-def search(products: Products, cotangents: int, variance: bool, given: Given) -> tuple[Search, list[Any]]:
+def search(products: Products, partial: bool, variance: bool, given: Given) -> tuple[Search, list[Any]]:
     """The whole search: one loop, in which the model is evaluated with scaled parameters and every site is read; and
     the parameters that it ends with."""
     count = len(products.products)
@@ -146,8 +132,8 @@ def search(products: Products, cotangents: int, variance: bool, given: Given) ->
         return scaled_leaves(given.leaves, given.owner, jnp.exp(now.scale), given.bias, now.shift)
 
     def evaluate(now: Search) -> Search:
-        figures = measure(products, cotangents, given, scaled(now))
-        statistic = statistic_of(figures, variance, given.before)
+        figures = measure(products, partial, given, scaled(now))
+        statistic = statistic_of(products, figures, variance, given.before)
         # What the last step did, beyond the effect of the others' steps that is known.
         moved = (now.step != 0) & jnp.isfinite(statistic) & jnp.isfinite(now.statistic)
         own = statistic - now.statistic - 2 * jnp.sum(given.degrees * now.step[None, :], axis=1)
@@ -172,7 +158,7 @@ def search(products: Products, cotangents: int, variance: bool, given: Given) ->
     start = Search(
         scale=zero, shift=zero, step=zero, slope=given.slope, passes=jnp.zeros(count, jnp.int32),
         fixed=jnp.zeros(count, bool), first=zero, statistic=zero,
-        seen=Figures(zero, zero, zero if cotangents else None),
+        seen=Figures(zero, zero, zero if partial else None),
         evaluations=jnp.zeros((), jnp.int32), running=jnp.ones((), bool),
     )  # fmt: skip
     last = jax.lax.while_loop(lambda now: now.running, evaluate, start)
@@ -196,7 +182,8 @@ def dependence_of(case: Case) -> Dependence:
 def run(case: Case, dependence: Dependence, before: np.ndarray | None = None, cotangents: int = 0) -> Outcome:
     """Search, and put the result into words.
 
-    `before`: by site, the one to which the growth of the gradient is its statistic; -1 or None for its own moment.
+    `before`: by site, the one from which the partial Jacobian is its statistic; -1 (or None for all) where its own
+    moment is.
     """
     movable = case.movable & ~np.isnan(case.targets)
     own = np.diagonal(dependence.degrees)
@@ -204,21 +191,20 @@ def run(case: Case, dependence: Dependence, before: np.ndarray | None = None, co
         leaves=case.leaves,
         state=case.state,
         batches=_stacked(case.batches),
-        labels=None if case.labels is None else _stacked(case.labels),
         key=case.key,
-        owner=ownership(case.products, case.own),
-        bias=ownership(case.products, case.bias),
+        owner=tuple(ownership(case.products, case.own)),
+        bias=tuple(ownership(case.products, case.bias)),
         degrees=(dependence.degrees - np.diag(own)).astype(np.float32),
-        bends=dependence.bends,
+        stage=stages(dependence, movable),
         slope=np.where(own > 0, 2 * own, 2).astype(np.float32),
         movable=movable,
         shiftable=np.array([bool(layers) for layers in case.bias]),
-        targets=np.log(case.targets).astype(np.float32),
+        targets=np.log(case.targets).astype(np.float32),  # nan where nothing is asked
         before=np.full(len(movable), -1, np.int32) if before is None else before.astype(np.int32),
         tolerance=np.float32(case.tolerance),
         most=np.int32(case.passes),
     )
-    search, leaves = _search(case.products, cotangents, case.statistic == "variance", given)
+    search, leaves = _search(case.products, before is not None, case.statistic == "variance", given)
     found = jax.device_get(search)
     first, last = (np.exp(np.asarray(v, np.float64)) for v in (found.first, found.statistic))
     return Outcome(
@@ -226,6 +212,15 @@ def run(case: Case, dependence: Dependence, before: np.ndarray | None = None, co
         np.asarray(found.passes), status_of(case, last, found.fixed, found.passes), int(found.evaluations),
         leaves=leaves, seen=found.seen,
     )  # fmt: skip
+
+
+def stages(known: Dependence, movable: np.ndarray) -> np.ndarray:
+    """By site, how many others must have come to rest one after the other before its statistic is a power."""
+    out = np.zeros(len(movable), np.int32)
+    for n in range(len(out)):
+        bends, powers = known.bends[n] & movable, (known.degrees[n] != 0) & movable
+        out[n] = max([0, *(out[bends] + 1), *out[powers]])
+    return out
 
 
 _search = jax.jit(search, static_argnums=(0, 1, 2))

@@ -56,7 +56,7 @@ class Figures(NamedTuple):
 
     `log_second_moment`: natural log of the mean over units, examples and repetitions of the value's square; -inf for
     a signal that is 0, inf for one that is not finite. `mean`: the mean of the value. `log_gradient`: natural log of
-    the sum of squares of the loss' gradient at the value; None where only the forward pass was taken.
+    the sum of squares of what `Products.partial` sends back to the value; None from `Products.forward`.
     """
 
     log_second_moment: Any
@@ -105,6 +105,7 @@ class Products:
         products: in the order of execution.
         arguments: shapes of a batch; `examples`, how many it holds.
         random: whether the loss is the random one of `probe`.
+        log_sizes: by product, natural log of how many numbers its value is made of, repetitions included.
     """
 
     def __init__(
@@ -123,9 +124,12 @@ class Products:
         layout = Layout(self.examples, False, frozenset({"second_moment", "mean", "grad_second_moment"}))
         watched = Watched(plan.block, plan.places, chosen, layout)
         self._forward = Measure(plan, watched, layout, traced.output, None, None)
-        self._both = Measure(plan, watched, layout, traced.output, loss, None)
+        renewed = Watched(plan.block, plan.places, chosen, layout, _signs)
+        self._partial = Measure(plan, renewed, layout, traced.output, _total, None)
         self._loss = loss
         self._rows = _rows(plan, watched.watched, self.products)
+        sizes = np.sum(self._rows >= 0, axis=1) * [float(p.size) for p in self.products]
+        self.log_sizes = np.log(sizes).astype(np.float32)
 
     def layer_name(self, layer: Layer) -> str:
         """The path of a parameter, with the layer of a stacked one: layers[3]/fc/kernel."""
@@ -178,11 +182,12 @@ class Products:
         found = self._forward(self._tree(leaves), state, args, None, streams(key))
         return Figures(self._pooled(found["second_moment"]), self._means(found["mean"]))
 
-    def both(self, leaves: Sequence[Any], state: Any, args: Any, labels: Any, key: Any) -> Figures:
-        """As `forward`, and the gradient of the loss."""
-        found = self._both(self._tree(leaves), state, args, labels, streams(key))
-        sizes = [math.log(p.size * len(rows)) for p, rows in zip(self.products, self._rows, strict=True)]
-        gradient = self._pooled(found["grad_second_moment"]) + np.asarray(sizes, np.float32)
+    def partial(self, leaves: Sequence[Any], state: Any, args: Any, key: Any) -> Figures:
+        """As `forward`, and partial Jacobians: every product l sends signs r_l of its own back, in place of the
+        gradient that arrives at it, and sum_l |J_lp^T r_l|^2 is measured at each p, whose value enters l with no other
+        product in between. Over signs that is sum_l |J_lp|_F^2, whatever comes after l."""
+        found = self._partial(self._tree(leaves), state, args, None, streams(key))
+        gradient = self._pooled(found["grad_second_moment"]) + self.log_sizes
         return Figures(self._pooled(found["second_moment"]), self._means(found["mean"]), gradient)
 
     def loss(self, leaves: Sequence[Any], state: Any, args: Any, labels: Any, key: Any) -> Any:
@@ -199,28 +204,51 @@ class Products:
         """Log second moment of each product, its repetitions together."""
         mantissa = square.mantissa[:, 0]
         logs = jnp.log(mantissa) + square.exponent[:, 0].astype(jnp.float32) * _LN2
-        out = []
-        for rows in self._rows:
-            log = logs[rows]
-            ran = ~jnp.isnan(mantissa[rows])
-            total = jax.nn.logsumexp(jnp.where(ran, log, -jnp.inf)) if len(rows) > 1 else log[0]
-            out.append(total - jnp.log(jnp.sum(ran, dtype=jnp.float32)))
-        return jnp.stack(out)
+        if self._rows.shape[1] == 1:
+            return logs[self._rows[:, 0]]
+        each = jnp.where(self._rows >= 0, logs[self._rows], jnp.nan)
+        ran = ~jnp.isnan(each)
+        total = jax.nn.logsumexp(jnp.where(ran, each, -jnp.inf), axis=1)
+        return total - jnp.log(jnp.sum(ran, axis=1, dtype=jnp.float32))
 
     def _means(self, mean: Any) -> Any:
-        return jnp.stack([jnp.nanmean(mean[rows, 0]) for rows in self._rows])
+        each = mean[:, 0][self._rows]
+        if self._rows.shape[1] == 1:
+            return each[:, 0]
+        return jnp.nanmean(jnp.where(self._rows >= 0, each, jnp.nan), axis=1)
 
 
-def _rows(plan: Plan, watched: Sequence[int], found: Sequence[Product]) -> list[np.ndarray]:
-    """The rows of each product in what a `Measure` returns: places one after the other, each with all its iterations,
-    the last loop fastest."""
+def _signs(place: int, g: Any) -> Any:
+    """Signs in the shape of a gradient, as good as random: each place has its own."""
+    n = jnp.arange(g.size, dtype=jnp.uint32) + jnp.uint32((place * 0x9E3779B1) % 2**32)
+    for shift, factor in (
+        (16, 0x7FEB352D),
+        (15, 0x846CA68B),
+    ):  # a mixer of 32 bits (Wellons 2018, "lowbias32")
+        n = (n ^ (n >> shift)) * jnp.uint32(factor)
+    return jnp.where((n ^ (n >> 16)) & 1 == 0, -1, 1).astype(g.dtype).reshape(g.shape)
+
+
+def _total(output: Any, labels: Any, key: Any) -> Any:
+    """A loss whose gradient reaches all that the output depends on; what it is plays no part."""
+    leaves = [v for v in jax.tree.leaves(output) if jnp.issubdtype(v.dtype, jnp.floating)]
+    return sum(jnp.sum(v.astype(jnp.float32)) for v in leaves)
+
+
+def _rows(plan: Plan, watched: Sequence[int], found: Sequence[Product]) -> np.ndarray:
+    """The rows of each product (and its repetitions, filled up with -1) in what a `Measure` returns: places one after
+    the other, each with all its iterations, the last loop fastest."""
     start, at = 0, {}
     for p in watched:
         lengths = tuple(loop.length for loop in plan.places[p].loops)
         count = math.prod(lengths)
         at[p] = np.arange(start, start + count).reshape(lengths)
         start += count
-    return [np.ravel(at[p.place][tuple(slice(None) if i is None else i for i in p.at)]) for p in found]
+    rows = [np.ravel(at[p.place][tuple(slice(None) if i is None else i for i in p.at)]) for p in found]
+    out = np.full((len(rows), max(len(r) for r in rows)), -1)
+    for n, row in enumerate(rows):
+        out[n, : len(row)] = row
+    return out
 
 
 def _bits(value: int) -> list[int]:

@@ -22,9 +22,12 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 # Figures are drawings in the colours of the page, which the kernels make and a style sheet of their own completes.
 os.environ["IPYTHONDIR"] = str(GENERATED / "ipython")
-startup = GENERATED / "ipython" / "profile_default" / "startup"
-startup.mkdir(parents=True, exist_ok=True)
-shutil.copy(HERE / "_ext" / "kernel_startup.py", startup)
+profile = GENERATED / "ipython" / "profile_default"
+(profile / "startup").mkdir(parents=True, exist_ok=True)
+shutil.copy(HERE / "_ext" / "kernel_startup.py", profile / "startup")
+(profile / "ipython_kernel_config.py").write_text(
+    "c.HistoryManager.enabled = False\n"
+)  # kernels run side by side
 (GENERATED / "static").mkdir(exist_ok=True)
 (GENERATED / "static" / "figures.css").write_text(
     f"body {{ {variables('light')} }}\n"

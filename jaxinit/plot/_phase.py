@@ -27,7 +27,7 @@ def _mesh(ax: Axes, record: PhaseDiagram, values: np.ndarray, title: str, theme:
     ax.plot(
         record.critical_weight_variance,
         record.critical_bias_variance,
-        color="#000000",
+        color="#111111",  # no colour of a theme: dark on every page
         linewidth=3.0,
         zorder=3,
     )

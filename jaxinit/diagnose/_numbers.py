@@ -48,7 +48,7 @@ def not_finite(case: Case) -> list[Finding]:
         sites = [r.sites[i] for i in np.flatnonzero(bad)]
         first = sites[0] if noun == "signal" else sites[-1]
         share = (
-            "" if fraction is None else f" ({100 * fraction.mean[r.sites.index(first)]:.2g} % of the inputs)"
+            "" if fraction is None else f" ({100 * fraction.mean[r.sites.index(first)]:.3g} % of the inputs)"
         )
         text = (
             f"The {noun} is not finite: nan or infinite first at {place(first)}{share}, "

@@ -180,7 +180,7 @@ def _activation(x: Any, chain: Chain | None, largest: float) -> Any:
     if chain is None:
         # 1 for every normal number; nothing is compared.
         some = jnp.minimum(jnp.abs(x) * (1 / jnp.finfo(x.dtype).tiny), 1)
-        return jnp.stack([jnp.nan, jnp.nan, 1 - jnp.mean(some)])
+        return jnp.stack([jnp.nan, jnp.nan, (x.size - jnp.sum(some)) / x.size])
     value, slope = value_and_slope(chain, x.astype(equations.aval(chain.jaxpr.invars[0]).dtype))
     count = math.prod(x.shape[:-1])
     group = next(n for n in range(min(count, _BASE - 1), 0, -1) if count % n == 0)

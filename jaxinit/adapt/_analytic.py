@@ -29,7 +29,7 @@ __all__ = ["DIRECTIONS", "analytic", "analyze"]
 DIRECTIONS = ("forward", "backward", "both")
 _MOST = 12
 #: Scales that move less than this are at rest.
-_REST = 1e-3
+_REST = 3e-3
 
 
 def analytic(case: Case) -> Outcome:
@@ -183,7 +183,6 @@ def _statistics(walk: Walk, case: Case) -> np.ndarray:
 def _status(case: Case, n: int, walk: Walk, after: float, fixed: bool, direction: str) -> tuple[str, str]:
     found = walk.found.get(n, [])
     notes = "; ".join(sorted({note for f in found for note in f.notes}))
-    measured = f"measured, not analysed: {notes}" if notes else ""
     kept = case.kept[n]
     if not found:
         return "unused", "the analysis did not reach it"
@@ -197,10 +196,10 @@ def _status(case: Case, n: int, walk: Walk, after: float, fixed: bool, direction
         return "not converged", f"no rule says how it depends on its parameters{': ' if notes else ''}{notes}"
     if direction != "forward":
         gain = _Search.gain(found)
-        return "converged", f"{direction}: gradients grow by {gain:.3g} across it" if gain else measured
+        return "converged", f"{direction}: gradients grow by {gain:.3g} across it" if gain else notes
     target = case.targets[n]
     if abs(after / target - 1) <= case.tolerance:
-        return "converged", measured
+        return "converged", notes
     return (
         "not converged",
         f"{case.statistic} {after:.3g} instead of {target:.3g}; its bias is not scaled with it",
@@ -236,8 +235,8 @@ def analyze(
 
     Returns:
         A Propagation of source "theory", to lay over one of `probe(model, x, sites="ops")`: `second_moment` and `mean`
-        at the same sites, loops that use the same parameters again averaged. `opaque` lists what there was no rule for:
-        it was run once on random inputs of the analysed moments.
+        at the same sites, loops that use the same parameters again averaged. `opaque` lists what there was no rule for
+        (it was run once on random inputs of the analysed moments), and what was taken for alike.
 
     Raises:
         ValueError, TypeError: as `probe`.

@@ -76,7 +76,9 @@ def dot(u: Value, v: Value, dimensions: Any, site: Any) -> Field:
     for a in reversed(gone):
         table = a.size * table[..., 1] + a.size * (a.size - 1) * table[..., 0]
     made = site(weight.parameters, signal)
-    out = from_moments(kept, 0.0, table, 1.0, {made.index: math.prod(a.size for a in atoms_of(kept))}, made)
+    notes = {s: 0 for s in weight.sources if isinstance(s, str)}
+    size = math.prod(a.size for a in atoms_of(kept))
+    out = from_moments(kept, 0.0, table, 1.0, {made.index: size, **notes}, made)
     return _with_mean(out, weight.mean, over(signal, contracted))
 
 

@@ -14,6 +14,9 @@ from jaxinit.adapt._analytic_values import from_moments, merged
 
 __all__ = ["broadcast", "concatenated", "part", "reshaped", "stacked", "transposed", "without"]
 
+#: Second moments of parameters that are put together are taken for one if they are not further apart than this.
+_ALIKE = 1.5
+
 
 def transposed(x: Field, order: Sequence[int]) -> Field:
     return x.like(axes=tuple(x.axes[k] for k in order), mask=_mask(x, lambda m: np.transpose(m, order)))
@@ -173,6 +176,9 @@ def concatenated(parts: Sequence[Field], axis: int) -> Field:
     made_of: Any = [p.parameters for p in parts]
     pure = None if None in made_of else frozenset().union(*made_of)
     sources = {s: m for p in parts for s, m in p.sources.items()}
+    sizes_of = [p.second for p in parts if p.second > 0]
+    if pure and sizes_of and max(sizes_of) > _ALIKE * min(sizes_of):
+        sources["parameters of unequal size that are put together are taken for one of their mean size"] = 0
     return from_moments(axes, float(mean), np.stack([apart, same], axis=at), slope, sources, parameters=pure)
 
 

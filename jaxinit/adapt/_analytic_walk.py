@@ -189,7 +189,7 @@ class Walk:
                 else v
                 for g, v in zip(given, values, strict=True)
             ]
-            return measured(eqn, real, f"{name}: {reason}")
+            return measured(eqn, real, f"{name} measured: {reason}")
 
     def _site(self, kernel: frozenset[int], inner: Field | None) -> Site:
         index = len(self._sites) + 1
@@ -262,7 +262,7 @@ class Walk:
             z.mean, z.second, own, second, 0.0 if inner is None else inner.slope,
             {} if inner is None else {s: n for s, n in inner.sources.items() if isinstance(s, int)},
             own / second if second else 0.0, math.prod(z.shape),
-            () if inner is None else tuple(_notes(inner)),
+            tuple(sorted({*_notes(z), *(() if inner is None else _notes(inner))})),
         )  # fmt: skip
         factor = 1.0 if self.scale is None else self.scale(index, found)
         if factor != 1.0:

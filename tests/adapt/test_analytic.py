@@ -216,11 +216,25 @@ class Odd(nn.Module):
 def test_what_has_no_rule_is_measured_and_said() -> None:
     x = jax.ShapeDtypeStruct((16, 32), jnp.float32)
     run = analyze(Odd(), x)
-    assert run.opaque == ("sort: there is no rule for it",)
+    assert run.opaque == ("sort measured: there is no rule for it",)
     assert run.second_moment.mean[:, 0] == pytest.approx([1.0, 1.0], rel=0.2)
     _, record = calibrate(Odd(), np.ones((16, 32), "f4"), KEY, method="analytic")
     assert "sort" in record["out"].why
     assert next(s for s in record if s.name != "out").status == "constant"
+
+
+class Fused(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        kernels = [
+            self.param(name, nn.initializers.normal(s), (32, 16)) for name, s in (("a", 0.1), ("b", 2.0))
+        ]
+        return jnp.tanh(x @ jnp.concatenate(kernels, axis=1))
+
+
+def test_kernels_put_together_are_taken_for_alike_and_it_is_said() -> None:
+    (note,) = analyze(Fused(), jax.ShapeDtypeStruct((8, 32), jnp.float32)).opaque
+    assert "unequal size" in note
 
 
 def test_nothing_is_drawn() -> None:

@@ -49,7 +49,7 @@ def svg(figure: Figure, description: str = "") -> str:
     figure.savefig(buffer, format="svg", facecolor="none", metadata=nothing)
     text = re.sub(r"<(metadata|style)\b.*?</\1>", "", buffer.getvalue(), flags=re.S)
     inside = re.sub(r"(?<=>)\s*\n\s*(?=<)", "", text[text.index(">", text.index("<svg")) + 1 :]).rstrip()
-    inside = re.sub(r'(?<= d=")[^"]*|(?<=<path d=")[^"]*', lambda found: _short(found[0]), inside)
+    inside = re.sub(r'(?<= d=")[^"]*', lambda found: _short(found[0]), inside)
     inside = re.sub(r'(?<=style=")[^"]*', lambda found: _themed(found[0]), inside)
     width, height = (72.0 * inches for inches in figure.get_size_inches())
     shape = f'viewBox="0 0 {width:g} {height:g}" style="width: 100%; max-width: {width:g}pt; height: auto"'

@@ -192,6 +192,12 @@ def _computed(eqn: core.JaxprEqn, known: list[Any]) -> Drawn | float | None:
         return _rounded(law, out.dtype)
     if name in _SHAPING:
         return law if law.kind != "orthogonal" else _reshaped(eqn, law)
+    if name == "erf_inv" and _symmetric(
+        law
+    ):  # how jax.random.normal is traced where it is no call of its own
+        return _rounded(
+            law._replace(kind="gaussian", distribution="normal", stddev=math.sqrt(0.5), mean=0.0), out.dtype
+        )
     if name not in _ARITHMETIC:
         return None
     number = next(v for v in known if isinstance(v, float))
@@ -209,6 +215,11 @@ def _computed(eqn: core.JaxprEqn, known: list[Any]) -> Drawn | float | None:
     sign = -1.0 if name == "sub" and known[0] is not law else 1.0
     shift = -number if name == "sub" and known[0] is law else number
     return law._replace(mean=sign * law.mean + shift)
+
+
+def _symmetric(law: Drawn) -> bool:
+    """Uniform on (-1, 1), but for rounding."""
+    return law.distribution == "uniform" and abs(law.mean) < 1e-6 and abs(law.stddev - 3**-0.5) < 1e-6
 
 
 def _scalar(eqn: core.JaxprEqn, known: list[Any]) -> float | None:

@@ -19,6 +19,7 @@ sys.path.insert(0, str(HERE / "_ext"))
 # Inherited by the kernels of the notebooks, which compile for longer than they run.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads wait by spinning, two kernels at a time
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 # Figures are drawings in the colours of the page, which the kernels make and a style sheet of their own completes.
 os.environ["IPYTHONDIR"] = str(GENERATED / "ipython")

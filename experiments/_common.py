@@ -17,7 +17,7 @@ from flax import linen as nn
 
 import jaxinit as ji
 from jaxinit.models import Model, from_functions
-from jaxinit.plot import curves, learning_rate_sensitivity, save
+from jaxinit.plot import curves, learning_rate_sensitivity, new_figure, save
 from jaxinit.plot._style import look
 from jaxinit.records._convergence_table import format_crossing, format_estimate
 
@@ -149,6 +149,35 @@ def by_depth(found: dict[int, ji.Convergence], ax: Any, axis: str) -> None:
     ax.set(xlabel=axis, ylabel="test accuracy", ylim=(-0.03, 1.03))
     ax.set_title(f"after {record.steps} steps at the best rate; {len(record.seeds)} seeds, 95 % intervals")
     ax.legend(fontsize=8)
+
+
+def depth_figure(
+    found: dict[int, ji.Convergence],
+    unit: str,
+    before: dict[str, np.ndarray],
+    quantity: str,
+    title: str,
+    scale: str,
+) -> Any:
+    """Over the depth: a figure before training, by initializer, and test accuracy; curves and rates of the deepest."""
+    deepest = max(found)
+    figure, (start, accuracy, training, rates) = new_figure(2, 2, size=(10.6, 7.8))
+    for i, (name, values) in enumerate(before.items()):
+        style = look(i)
+        start.plot(list(found), values, color=style.colour, marker=style.marker, ms=5, label=name)
+    start.set(xlabel=unit, ylabel=quantity, yscale=scale)
+    start.set_title(title)
+    start.legend(fontsize=8)
+    by_depth(found, accuracy, unit)
+    for ax in (start, accuracy):
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(list(found), [str(depth) for depth in found])
+    seeds = len(found[deepest].seeds)
+    accuracy_curves(
+        found[deepest], training, f"{deepest} {unit} at their best rates, {seeds} seeds: median and range"
+    )
+    by_rate(found[deepest], rates, f"{deepest} {unit}")
+    return figure
 
 
 def finish(figure: Any, target: Path) -> Path:

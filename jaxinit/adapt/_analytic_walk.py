@@ -246,7 +246,7 @@ class Walk:
         return value
 
     def _scaled(self, z: Field, index: int, kernel: frozenset[int]) -> Field:
-        mine = [t for t in z.terms if t.base.product is not None and t.base.product.kernel == kernel]
+        mine = [t for t in z.terms if t.base.product is not None and t.base.product.kernel <= kernel]
         if not mine:
             self.found.setdefault(index, []).append(
                 Found(z.mean, z.second, 0.0, math.nan, 0.0, {}, 0.0, 0, tuple(_notes(z)))

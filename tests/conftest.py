@@ -16,6 +16,7 @@ for flag, value in CHOSEN.items():
 os.environ["XLA_FLAGS"] = flags.strip()
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # whose idle threads spin on the cores that the tests need
 
 import jax  # noqa: E402  (after the flags that it reads)
 import pytest  # noqa: E402

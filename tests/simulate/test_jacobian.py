@@ -28,7 +28,7 @@ def by_autodiff(network: ji.Network, x: np.ndarray, seed: int, root: int) -> np.
             for l, (layer, w) in enumerate(zip(each, weights, strict=True)):
                 h = h if l == 0 else network.activation(h)
                 bias = vector(layer.bias, w.shape[1])
-                h = h @ w._draw(layer.forward, network) + bias * np.sqrt(network.bias_variance)
+                h = h @ w.draw(layer.forward, network) + bias * np.sqrt(network.bias_variance)
             return h
 
         return np.linalg.svd(np.asarray(jax.jacobian(f)(jnp.asarray(x, jnp.float64))), compute_uv=False)

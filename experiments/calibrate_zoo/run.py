@@ -78,7 +78,7 @@ def examine(animal: Any, zoo: Any, out: Path, seed: int = 0) -> list[dict[str, A
                 "left": [str(site) for site in record if not site.ok],
             }
         )  # fmt: skip
-        print(json.dumps(rows[-1]), flush=True)
+        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     return rows
 
 

@@ -111,6 +111,13 @@ class Diagnosis(Record):
     def __bool__(self) -> bool:
         return self.ok
 
+    @property
+    def way_out(self) -> str:
+        """What helps a probed model as a whole; empty where all is well, and for what is no model's."""
+        if self.ok or self.source != "probe":
+            return ""
+        return "All layers at once: ji.suggest(model, x) writes initializers, ji.calibrate(model, x, key) sets scales."
+
     def __iter__(self) -> Iterator[Finding]:
         return iter(self.findings)
 
@@ -129,7 +136,8 @@ class Diagnosis(Record):
         return f"Diagnosis({self.label!r}, {self.word!r}: {found})"
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.label}: {self.verdict}", *(f"  {f}" for f in self.findings)])
+        lines = [f"{self.label}: {self.verdict}", *(f"  {f}" for f in self.findings)]
+        return "\n".join([*lines, f"  {self.way_out}"] if self.way_out else lines)
 
     def rows(self) -> list[dict[str, Any]]:
         """One dict a finding, its fields but `evidence`; `where` in words."""
@@ -152,10 +160,11 @@ class Diagnosis(Record):
         table.caption = f"{len(self.checked)} checks made" + (
             f", {len(self.skipped)} not: {skipped}" if skipped else ""
         )
+        table.caption += f".\n{self.way_out}" if self.way_out else ""
         table.caption_justify = "left"
         table.show_header = bool(self.findings)
-        for title, width in (("", 7), ("where", 8), ("what", 24), ("change", 26)):
-            table.add_column(title, overflow="fold", min_width=width if self.findings else None)
+        for title in ("", "where", "what", "change"):
+            table.add_column(title, overflow="fold")
         for f in self.findings[:max_rows]:
             how = "" if f.basis == "exact" else f" ({f.certainty})"
             table.add_row(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from jaxinit.records import Finding
 from jaxinit.records._tables import format_log
 
 _LEAST = 5
+_BLOCKS = 3
+_NUMBER = re.compile(r"\d+")
 _DECADE = 1.0 / math.log(10.0)
 
 
@@ -27,7 +30,8 @@ def steps(case: Case) -> list[Finding]:
         if len(p.sites) < _LEAST:
             continue
         step = np.diff(p.log)
-        deviation = step - np.median(step)
+        usual = _usual(p.sites[1:], step)
+        deviation = step - usual
         scale = max(1.4826 * float(np.median(np.abs(deviation))), 0.1)
         i = int(np.argmax(np.abs(deviation)))
         score = abs(float(deviation[i])) / scale
@@ -43,7 +47,7 @@ def steps(case: Case) -> list[Finding]:
         text = (
             f"{place(odd)} disagrees with its neighbours{among}: the second moment changes by "
             f"×{format_log(float(step[i]))} from {place(p.sites[i])} to the next, "
-            f"by ×{format_log(float(np.median(step)))} from layer to layer elsewhere (robust z {score:.0f})."
+            f"by ×{format_log(float(usual[i]))} elsewhere (robust z {score:.0f})."
         )
         out.append(
             finding(
@@ -60,6 +64,26 @@ def steps(case: Case) -> list[Finding]:
             )
         )
     return sorted(out, key=lambda f: -f.value)[:1]
+
+
+def _usual(sites: tuple[str, ...], step: np.ndarray) -> np.ndarray:
+    """The median step into sites of the same role in their blocks, of three or more such; else that of all.
+
+    What every block does alike is made so: the last layer of each residual branch may start small.
+    """
+    roles = np.array([_role(site) for site in sites])
+    usual = np.full(step.shape, np.median(step))
+    for role in set(roles):
+        alike = roles == role
+        if alike.sum() >= _BLOCKS:
+            usual[alike] = np.median(step[alike])
+    return usual
+
+
+def _role(site: str) -> str:
+    """A site's place in its block: its path without the numbers of what it lies in."""
+    *within, last = site.split("/")
+    return "/".join([*(_NUMBER.sub("", name) for name in within), last])
 
 
 def imbalance(case: Case) -> list[Finding]:

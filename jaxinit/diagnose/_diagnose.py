@@ -131,7 +131,11 @@ def _sentence(record: Propagation, findings: list[Finding], word: str, checked: 
         return "Nothing that can be checked was recorded."
     if not bad:
         notes = f"; {len(findings)} note{'s' * (len(findings) > 1)}" if findings else ""
-        return f"{start}: {_verdict.sentence(record)}; {checked} checks passed{notes}."
+        ends = _verdict.sentence(record)
+        silent = next((f for f in findings if f.kind == "zero_output"), None)
+        if silent is not None:
+            ends = f"up to {_verdict.place(silent.where[0])}, which starts at exactly 0 and passes no gradient back yet"
+        return f"{start}: {ends}; {checked} checks passed{notes}."
     more = f" ({len(bad) - 1} more finding{'s' * (len(bad) > 2)})" if len(bad) > 1 else ""
     what = bad[0].what.rstrip(".")
     return f"{start}: {what[:1].lower()}{what[1:]}{more}."

@@ -257,6 +257,20 @@ def test_sites_of_different_kinds_are_not_compared():
     assert diagnose(of(log)).worst()[0].where == ("b4/Dense",)
 
 
+def test_what_every_block_does_alike_is_no_step():
+    """The last layer of each branch starts small, as GPT-2 scales it; twin: in one block it does not."""
+    names = [f"block_{i}/{name}" for i in range(8) for name in ("query", "key", "value", "out")]
+    layout = tuple(Site(n, "output", "Dense", n, (4, 64), "float32") for n in names)
+    log = np.array([-5.0 if n.endswith("out") else 0.0 for n in names])
+
+    def of(log):
+        return Propagation("probe", tuple(names), 1, log_second_moment=sampled(log[:, None]), layout=layout)
+
+    assert diagnose(of(log)).ok
+    log[names.index("block_4/out")] += 7.0
+    assert diagnose(of(log)).worst()[0].where == ("block_4/out",)
+
+
 def test_gradients_that_reach_nothing_in_a_model():
     layout = tuple(Site(f"l{i}", "output", "Dense", f"l{i}", (4, 64), "float32") for i in range(4))
     samples = np.zeros((5, 4, 1))

@@ -53,7 +53,10 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_ext"]
 nitpicky = True
-nitpick_ignore = [("py:class", "jaxinit.records._codec.T")]  # a type variable
+nitpick_ignore = [
+    ("py:class", "jaxinit.records._codec.T"),  # a type variable
+    ("py:class", "jaxinit.probe._trace.Traced"),  # what `products` makes its result of
+]
 nitpick_ignore_regex = [
     ("py:.*", r"(?!jaxinit).*"),  # other libraries, whose inventories would have to be downloaded
 ]

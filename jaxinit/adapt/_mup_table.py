@@ -57,8 +57,8 @@ def mup_table(
 
     Returns:
         A WidthTable. `own_init` is what the model's own initializers do from one width to the other, where their law
-        can be read from the program that draws: it equals `init` where nothing has to change. `jaxinit.mup(init,
-        base_shape)` draws as the table says; `mup_learning_rates` makes factors for an optimizer.
+        can be read from the program that draws: it equals `init` where nothing has to change. Initializers that draw
+        as the table says: `jaxinit.mup(init, base_shape)`; factors for an optimizer: `mup_learning_rates`.
 
     Raises:
         ValueError: the two models do not have the same parameters, or nothing grows.

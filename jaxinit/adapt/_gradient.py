@@ -35,7 +35,7 @@ def gradient_quotient(loss: Any, leaves: Sequence[Any]) -> Any:
     Example:
         >>> import jax.numpy as jnp
         >>> from jaxinit.adapt._gradient import gradient_quotient
-        >>> float(gradient_quotient(lambda leaves: 3.0 * leaves[0].sum(), [jnp.ones(2)]))  # no curvature
+        >>> round(float(gradient_quotient(lambda leaves: 3.0 * leaves[0].sum(), [jnp.ones(2)])), 4)  # no curvature
         0.0
         >>> round(float(gradient_quotient(lambda leaves: (leaves[0] ** 2).sum(), [jnp.ones(2)])), 3)
         2.0

@@ -47,7 +47,7 @@ def collapse(case: Case) -> list[Finding]:
         if found is None:
             return []
         value, error, most = found
-        index = sites[np.isfinite(value[sites]) & (value[sites] >= 0.0)]
+        index = sites[np.isfinite(value[sites]) & (value[sites] >= 0.0) & ~case.single[sites]]
         if len(index) < 2:
             continue
         first, last = int(index[0]), int(index[-1])

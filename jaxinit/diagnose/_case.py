@@ -83,6 +83,20 @@ class Case:
         return p.at([i for i, s in enumerate(p.sites) if s in names and np.isfinite(p.log[i])])
 
     @functools.cached_property
+    def single(self) -> np.ndarray:
+        """Sites of one unit: two numbers have no angle between them, only signs."""
+        if self.record.layout:
+            return np.array([s.shape[-1:] == (1,) for s in self.record.layout])
+        widths = self.record.config.get("widths")
+        if (
+            widths is None
+            or len(widths) != self.depth
+            or "spatial=Spatial(" in str(self.record.config.get("network"))
+        ):
+            return np.zeros(self.depth, bool)
+        return np.asarray(widths) == 1
+
+    @functools.cached_property
     def silent(self) -> np.ndarray:
         """Sites at which the signal is exactly 0 in every network."""
         return always_zero(self.record.log_second_moment, self.depth)

@@ -109,7 +109,7 @@ def test_a_seed_is_the_same_run_in_any_study(record):
 
 def test_seeds_are_paired():
     """The initializer does not touch the order of data: runs from one and the same draw are one run."""
-    same = {"a": jax.nn.initializers.he_normal(), "b": "he"}
+    same = {"a": he_normal(), "b": "he"}
     twins = run(same, learning_rates=[0.1])
     np.testing.assert_array_equal(twins.train_loss[0], twins.train_loss[1])
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import jax
 import pytest
 
+pytestmark = pytest.mark.optimized  # bits are promised on some pages
+
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")

@@ -3,10 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import linen as nn
 from flax import nnx
 
 import jaxinit as ji
+
+pytestmark = pytest.mark.optimized  # as users compile
 
 
 def test_initializers_plug_into_flax() -> None:

@@ -3,15 +3,18 @@
 Sizes fixed beforehand; at width 6 and four steps a network of independent layers has visibly another law.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from laws import other_law, same_law
+from laws import SAME, other_law, p_value, same_law
 
 import jaxinit as ji
 from jaxinit import meanfield
 from jaxinit.network import Spatial
+from jaxinit.simulate._tied import Tied
 
 SEEDS = 4000
 RECORD = ["second_moment", "correlation", "grad_second_moment"]
@@ -24,8 +27,8 @@ def network(**changes: object) -> ji.Network:
     return ji.Network(**given)  # type: ignore[arg-type]
 
 
-def samples(net: ji.Network, sampler: str, root: int) -> dict[str, np.ndarray]:
-    found = ji.simulate(net, SEEDS, sampler=sampler, record=RECORD, keep_seeds=True, root=root, batch=200)
+def samples(net: ji.Network, sampler: str, root: int, batch: int = 200) -> dict[str, np.ndarray]:
+    found = ji.simulate(net, SEEDS, sampler=sampler, record=RECORD, keep_seeds=True, root=root, batch=batch)
     return {name: np.asarray(found[name].samples) for name in RECORD}
 
 
@@ -60,6 +63,33 @@ def test_orthogonal_never_formed_has_the_law_of_drawn() -> None:
 
 def test_twin_independent_layers_have_another_law(drawn: dict[str, np.ndarray]) -> None:
     other_law(drawn, samples(network(tied=False), "materialized", 2))
+
+
+#: Where the gradient is made of the same powers of one small matrix as the signal.
+LINEAR = {"depth": 6, "width": 4, "activation": "linear", "weight_variance": 1.0, "bias_variance": 0.0}
+
+
+@pytest.fixture(scope="module")
+def powers() -> dict[str, np.ndarray]:
+    return samples(network(**LINEAR), "materialized", 0)
+
+
+def test_the_gradient_is_that_of_the_matrix_seen(powers: dict[str, np.ndarray]) -> None:
+    same_law(powers, samples(network(**LINEAR), "implicit", 1))
+
+
+def test_twin_a_backward_pass_that_forgets_is_seen(
+    powers: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = Tied.backward
+
+    def forgetful(self: Tied, keys: Any, state: Any, *rest: Any) -> Any:
+        return true(self, keys, jax.tree.map(jnp.zeros_like, state), *rest)
+
+    monkeypatch.setattr(Tied, "backward", forgetful)
+    found = samples(network(**LINEAR), "implicit", 1, batch=250)  # another batch: traced anew
+    assert p_value(powers["second_moment"], found["second_moment"]) > SAME
+    other_law(powers, found)
 
 
 def test_wide_ones_follow_the_theory_of_independent_layers() -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import difflib
 import math
 import operator
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 __all__ = [
-    "bad", "choice", "integer", "is_concrete", "nearest", "number", "require_threefry", "seeds", "shape",
+    "bad", "choice", "integer", "is_concrete", "named", "nearest", "number", "require_threefry", "seeds", "shape",
     "wrong_type",
 ]  # fmt: skip
+
+T = TypeVar("T")
 
 
 def bad(where: str, argument: str, rule: str, value: Any, way_out: str = "") -> ValueError:
@@ -37,6 +39,13 @@ def nearest(name: str, names: Iterable[str], count: int = 3) -> str:
     if close:
         return "Did you mean " + " or ".join(repr(c) for c in close) + "?"
     return "Known names: " + ", ".join(known) + "."
+
+
+def named(what: str, name: str, there: Mapping[str, T]) -> T:
+    """The entry of this name; a KeyError offers the nearest."""
+    if name not in there:
+        raise KeyError(f"no {what} {name!r}. {nearest(name, there)}")
+    return there[name]
 
 
 def choice(where: str, argument: str, value: Any, options: Sequence[str]) -> str:

@@ -117,10 +117,7 @@ class Calibration(Record):
 
     def __getitem__(self, name: str) -> CalibratedSite:
         """The site of this name; KeyError names the nearest."""
-        for site in self.sites:
-            if site.name == name:
-                return site
-        raise KeyError(f"no site {name!r}. {checks.nearest(name, [s.name for s in self.sites])}")
+        return checks.named("site", name, {site.name: site for site in reversed(self.sites)})
 
     def with_status(self, status: str) -> tuple[CalibratedSite, ...]:
         """The sites of one status."""

@@ -84,11 +84,8 @@ class Suggestion(Record):
 
     def __getitem__(self, parameter: str) -> SuggestedLayer:
         """The layer of this parameter; KeyError names the nearest."""
-        for layer in self.layers:
-            if layer.parameter == parameter:
-                return layer
-        raise KeyError(
-            f"no parameter {parameter!r}. {checks.nearest(parameter, [s.parameter for s in self.layers])}"
+        return checks.named(
+            "parameter", parameter, {layer.parameter: layer for layer in reversed(self.layers)}
         )
 
     @property

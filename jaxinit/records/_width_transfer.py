@@ -90,12 +90,7 @@ class WidthTable(Record):
 
     def __getitem__(self, parameter: str) -> WidthRule:
         """The rule of a parameter; KeyError names the nearest."""
-        for rule in self.rules:
-            if rule.parameter == parameter:
-                return rule
-        raise KeyError(
-            f"no parameter {parameter!r}. {checks.nearest(parameter, [r.parameter for r in self.rules])}"
-        )
+        return checks.named("parameter", parameter, {rule.parameter: rule for rule in reversed(self.rules)})
 
     def __repr__(self) -> str:
         counts = {role: sum(r.role == role for r in self.rules) for role in ROLES}

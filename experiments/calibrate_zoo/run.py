@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import time
@@ -11,23 +10,15 @@ from typing import Any
 
 import jax
 import numpy as np
+from _common import script
 
 import jaxinit as ji
 
-HERE = Path(__file__).parent
 METHODS = ("lsuv", "analytic", "critical")
 #: Cotangents over which gradients are averaged.
 KEYS = 8
 #: Of the tests: homogeneous, normalized and recurrent.
 TINY = ("leaky ReLU MLP, 30 layers", "mixture of experts (einsum)")
-
-
-def _zoo() -> Any:
-    spec = importlib.util.spec_from_file_location("calibrate_zoo.zoo", HERE / "zoo.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def slug(name: str) -> str:
@@ -113,7 +104,7 @@ def gradients(record: Any, bad: dict[str, float], after: dict[str, float]) -> di
 
 
 def main(out: Path, *, tiny: bool = False) -> Path:
-    zoo = _zoo()
+    zoo = script("calibrate_zoo", "zoo")
     begin = time.perf_counter()
     animals = [a for a in zoo.zoo() if not tiny or a.name in TINY]
     (out / "records").mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,6 @@ Records that DIR/records already holds are not made again: change a threshold an
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import sys
 import time
@@ -15,23 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _common import script
 
 import jaxinit as ji
 from jaxinit.diagnose import diagnose
 from jaxinit.records import Statistic
 
-HERE = Path(__file__).parent
 SEEDS = 32
 #: Seeds a record -> how many records of that many are made of the 32 networks.
 BATCHES = {16: 2, 4: 8, 1: 8}
-
-
-def _zoo() -> Any:
-    spec = importlib.util.spec_from_file_location("diagnose_zoo.zoo", HERE / "zoo.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def part(record: ji.Propagation, seeds: slice) -> ji.Propagation:
@@ -63,7 +54,7 @@ def examine(
 
 
 def main(out: Path, *, tiny: bool = False, again: bool = False) -> Path:
-    module = _zoo()
+    module = script("diagnose_zoo", "zoo")
     animals = module.zoo()
     start = time.perf_counter()
     test = {id(a) for a in module.half(animals, "test")}

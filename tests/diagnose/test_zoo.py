@@ -1,8 +1,8 @@
 """The zoo at its tiny size: drawn networks, nothing wrongly accused, every planted fault named."""
 
-import importlib.util
+import functools
+import importlib
 import json
-import sys
 from pathlib import Path
 
 import jax
@@ -11,15 +11,14 @@ import pytest
 import jaxinit as ji
 from jaxinit.diagnose import diagnose
 
-FOLDER = Path(__file__).parents[2] / "experiments" / "diagnose_zoo"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(f"diagnose_zoo.{name}", FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def load(monkeypatch):
+    """A file of the experiment as a module, by the experiments' own loader."""
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    return functools.partial(importlib.import_module("_common").script, "diagnose_zoo")
 
 
 #: One compiled program: variance -> what `diagnose` has to say of it, in a word.
@@ -38,7 +37,7 @@ def test_relu_stacks(variance):
 
 
 @pytest.mark.slow
-def test_tiny(tmp_path):
+def test_tiny(tmp_path, load):
     module = load("run")
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         out = module.main(tmp_path / "out", tiny=True)
@@ -52,7 +51,7 @@ def test_tiny(tmp_path):
     ]
 
 
-def test_the_halves_share_no_network_and_every_fault():
+def test_the_halves_share_no_network_and_every_fault(load):
     zoo = load("zoo")
     animals = zoo.zoo()
     halves = [zoo.half(animals, which) for which in ("tuning", "test")]

@@ -70,7 +70,9 @@ def calibrate(
                  Miikkulainen 2023); see `jaxinit.adapt.analyze` for what it assumes
         "critical":  chi_1 = |dz/dz_p|_F^2 / n = 1, p the layer before, n the units of z: gradients keep their length
                  from layer to layer (partial Jacobians: Doshi, He & Gromov 2023). Signals are put in order first;
-                 where several layers or a skip meet, no one scale decides: there the second moment is kept
+                 where several layers or a skip meet, no one scale decides: there the second moment is kept.
+                 chi_1 is that of random cotangents: the loss's own gradient can drift all the same, as it
+                 does in a gelu network of experiments/calibrate_zoo
         "gradient":  minimize GQ = mean over parameters |(g - H g) / (g + eps sgn g) - 1|, g gradient and H Hessian of
                  the loss, over ln(s) of all sites together, by Adam (MetaInit, Dauphin & Schoenholz 2019, who step by
                  the sign of the gradient). Targets play no part; its loss should be the one to be trained
@@ -87,7 +89,7 @@ def calibrate(
             or a `jaxinit.models.Model`. It is left as it was.
         x: a batch, as for `probe`; a list of batches of the same shapes is averaged over.
         key: draws the parameters, as `model.init(key, x)` does, and whatever else is random.
-        method: "lsuv", "analytic" or "critical".
+        method: "lsuv", "analytic", "critical" or "gradient".
         target: "unit", 1; "preserve", the second moment of the inputs; a number; or a dict from patterns of
             sites or parameters to numbers, of which the first that matches counts (sites without one are left alone).
         params: parameters to begin with, instead of a draw: of a linen module `variables["params"]`.

@@ -28,7 +28,7 @@ class Residual:
 
     "pre" applies phi before the weights (pre-activation networks: He et al. 2016, "Identity mappings"; Yang &
     Schoenholz 2017, "Mean field residual networks: on the edge of chaos", without a second matrix); "post" applies
-    it after them (the reduced residual network of Yang & Schoenholz, sec. 2). The first layer maps the input to
+    it after them (the reduced residual network of Yang & Schoenholz). The first layer maps the input to
     the width and has no skip; in a "post" network x^1 = phi(z^1) and the last layer reads the stream out,
     f(x) = z^depth = W x^(depth-1) + b.
 
@@ -77,7 +77,7 @@ class Spatial:
         ValueError, TypeError: not one or two axes of positive length, an even kernel, or an unknown padding.
 
     Source: Xiao, Bahri, Sohl-Dickstein, Schoenholz & Pennington 2018, "Dynamical isometry and a mean field theory of
-    CNNs", sec. 2.1; `jaxinit.meanfield.convolution` is the limit of many channels, with circular padding.
+    CNNs"; `jaxinit.meanfield.convolution` is the limit of many channels, with circular padding.
 
     Example:
         >>> from jaxinit.network import Spatial

@@ -2,7 +2,7 @@
 
 A Monte-Carlo figure travels with its standard error, and the figure of two chunks together is computed from
 the figures of each (Chan, Golub & LeVeque 1979, "Updating formulae and a pairwise algorithm for computing
-sample variances", eq. 2.1).
+sample variances").
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def gradient_quotient(loss: Any, leaves: Sequence[Any]) -> Any:
     """GQ = mean over the parameters i of |(g - H g)_i / (g_i + eps sgn(g_i)) - 1|, g the gradient and H the Hessian of
     `loss(leaves)`: how much a gradient step changes the gradient. `leaves`: floating arrays.
 
-    Source: Dauphin & Schoenholz 2019, "MetaInit", eq. 1.
+    Source: Dauphin & Schoenholz 2019, "MetaInit".
 
     Example:
         >>> import jax.numpy as jnp

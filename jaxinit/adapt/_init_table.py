@@ -23,7 +23,7 @@ from jaxinit.records import Record, provenance, saved
 __all__ = ["InitRow", "InitTable", "init_table"]
 
 #: excess kurtosis of the laws that iid weights have, and n times the variance of its estimate from n entries,
-#: b8 - 4 b4 b6 + 4 b4^3 - b4^2 with the standardized moments b (Cramer 1946, section 27.7)
+#: b8 - 4 b4 b6 + 4 b4^3 - b4^2 with the standardized moments b (Cramer 1946)
 KURTOSIS = {"normal": (0.0, 24.0), "truncated_normal": (-0.63446328, 3.8482393), "uniform": (-1.2, 1.3165714)}
 #: scale * 1 / fan of the named schemes, for iid laws
 SCHEMES = (("he", 2.0, "fan_in"), ("lecun", 1.0, "fan_in"), ("glorot", 1.0, "fan_avg"))

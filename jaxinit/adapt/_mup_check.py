@@ -71,7 +71,7 @@ def coordinate_check(
     Intervals are Student's for a common slope, so they widen with whatever is no power of the width. One program a
     width is compiled; seeds run one after the other in it.
 
-    Source: Yang et al. 2022, "Tensor Programs V", appendix D.1, where the check is read off a plot.
+    Source: Yang et al. 2022, "Tensor Programs V", where the check is read off a plot.
 
     Example:
         >>> import jax, optax, flax.linen as nn

@@ -27,10 +27,10 @@ LOG_HUGE = 128 * math.log(2.0)
 RANGE_SOURCE = "the range of normal numbers of float32 and bfloat16 (IEEE 754; subnormals are flushed by XLA)"
 
 #: 1 - c may fall by exp(-6) from the first site to the last: random networks train down to a depth of about six
-#: correlation lengths (Schoenholz et al. 2017, sec. 5), and 1 - c falls by a factor e in each.
+#: correlation lengths (Schoenholz et al. 2017), and 1 - c falls by a factor e in each.
 COLLAPSE_LOG = -6.0
 COLLAPSE_SOURCE = (
-    "Schoenholz et al. 2017, sec. 5: networks train down to about six correlation lengths, exp(-6) in 1 - c"
+    "Schoenholz et al. 2017: networks train down to about six correlation lengths, exp(-6) in 1 - c"
 )
 
 #: The same share for the positions of one input.

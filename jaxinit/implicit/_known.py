@@ -9,7 +9,7 @@ Given them
     W = P^T Y + (I - P^T P) Z^T Q + (I - P^T P) W' (I - Q^T Q),
 
 with W' a fresh copy of W: the two projected-out sides of a Gaussian matrix are independent of the rest of it
-(Bolthausen 2014, "An iterative construction of solutions of the TAP equations", lemma 2.1, is this for one vector
+(Bolthausen 2014, "An iterative construction of solutions of the TAP equations", is this for one vector
 at a time; Bayati & Montanari 2011 use it for iterations of any length). So for a new x = a P + b p, where p are
 orthonormal rows orthogonal to those of P,
 

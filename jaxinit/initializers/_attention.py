@@ -85,7 +85,7 @@ def mimetic_attention(
     constants for those, as its method is set up in the public vision-Transformer codes that compare with it (which
     draw Z uniform of the same variance).
 
-    Source: Trockman & Kolter 2023, "Mimetic initialization of self-attention layers", arXiv 2305.09828, section 4;
+    Source: Trockman & Kolter 2023, "Mimetic initialization of self-attention layers", arXiv 2305.09828;
     the constants also in osiriszjq/structured_init (Zheng et al. 2024, arXiv 2404.01139).
 
     Example:

@@ -95,7 +95,7 @@ def admin_skip(depth: int, change: str = "log") -> float:
     Raises:
         ValueError: for a depth below 1 or an unknown `change`.
 
-    Source: Liu et al. 2020, "Understanding the difficulty of training Transformers", arXiv 2004.08249, section 4;
+    Source: Liu et al. 2020, "Understanding the difficulty of training Transformers", arXiv 2004.08249;
     microsoft/admin-torch for the form without profiling.
 
     Example:
@@ -200,8 +200,8 @@ def residual(
     Raises:
         ValueError: for an unknown rule, a depth below 1, or an option the rule does not have.
 
-    Source: Radford et al. 2019, section 2.3 (gpt2); Zhang, Dauphin & Ma 2019, section 3 (fixup); Huang et al. 2020,
-    section 3.2 (t_fixup); Wang et al. 2022, figure 2 (deepnorm); Yang, Yu, Zhu & Hayou 2023, arXiv 2310.02244
+    Source: Radford et al. 2019, section 2.3 (gpt2); Zhang, Dauphin & Ma 2019 (fixup); Huang et al. 2020
+    (t_fixup); Wang et al. 2022, figure 2 (deepnorm); Yang, Yu, Zhu & Hayou 2023, arXiv 2310.02244
     (depth_mup); Dey et al. 2025, arXiv 2505.01618 (complete_p); Bao et al. 2021, BEiT (layerwise).
 
     Example:

@@ -31,7 +31,7 @@ def truncated_moments(lower: float, upper: float) -> tuple[float, float]:
     """Mean and standard deviation of a standard normal conditioned to lie in (lower, upper).
 
     With `Z = Phi(b) - Phi(a)`: mean `(phi(a) - phi(b)) / Z`, variance
-    `1 + (a phi(a) - b phi(b)) / Z - mean^2` (Johnson, Kotz & Balakrishnan 1994, section 13.10.1).
+    `1 + (a phi(a) - b phi(b)) / Z - mean^2` (Johnson, Kotz & Balakrishnan 1994).
     Far in a tail the formula cancels; there the integrals are taken by Gauss-Legendre quadrature.
     """
     a, b = float(lower), float(upper)

@@ -226,7 +226,7 @@ def fans(
     Raises:
         ValueError: for axes that are out of range or named twice, and for shapes that are too short.
 
-    Source: Glorot & Bengio 2010 and He et al. 2015 (sections 2.2) for dense and convolutional layers.
+    Source: Glorot & Bengio 2010 and He et al. 2015 (section 2.2) for dense and convolutional layers.
 
     Example:
         >>> from jaxinit.initializers import fans

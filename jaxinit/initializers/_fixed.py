@@ -149,8 +149,8 @@ def siren(omega: float = 30.0, *, first: bool = False, in_axis: Any = -2, out_ax
     Raises:
         ValueError: if omega is not positive.
 
-    Source: Sitzmann et al. 2020, "Implicit neural representations with periodic activation functions", theorem 1.8
-    and section 3.2.
+    Source: Sitzmann et al. 2020, "Implicit neural representations with periodic activation functions", section 3.2
+    and theorem 1.8 of its supplement.
 
     Example:
         >>> from jaxinit.initializers import siren
@@ -197,7 +197,7 @@ class Siren(Initializer):
 def small(*, in_axis: Any = -2, out_axis: Any = -1) -> Initializer:
     """Normal weights of variance 2 / (5 fan_in), for the embeddings and projections of Transformers.
 
-    Source: Nguyen & Salazar 2019, "Transformers without tears", section 2.2 (SmallInit).
+    Source: Nguyen & Salazar 2019, "Transformers without tears" (SmallInit).
 
     Example:
         >>> from jaxinit.initializers import small
@@ -210,7 +210,7 @@ def small(*, in_axis: Any = -2, out_axis: Any = -1) -> Initializer:
 def wang(depth: int, *, in_axis: Any = -2, out_axis: Any = -1) -> Initializer:
     """Normal weights of standard deviation 2 / (depth sqrt(fan_in)), for the last layer of residual branches.
 
-    Source: Wang & Komatsuzaki 2021, GPT-J; Black et al. 2022, GPT-NeoX-20B, section 2.
+    Source: Wang & Komatsuzaki 2021, GPT-J; Black et al. 2022, GPT-NeoX-20B.
 
     Example:
         >>> from jaxinit.initializers import wang

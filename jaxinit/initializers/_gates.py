@@ -105,7 +105,7 @@ def forget_bias(value: Any = 1.0, *, layout: str = "ifgo") -> Initializer:
         value: the forget bias.
         layout: the order of the gates along the last axis, such as "ifgo".
 
-    Source: Gers, Schmidhuber & Cummins 2000; Jozefowicz, Zaremba & Sutskever 2015, section 2.2 (value 1).
+    Source: Gers, Schmidhuber & Cummins 2000; Jozefowicz, Zaremba & Sutskever 2015 (value 1).
 
     Example:
         >>> from jaxinit.initializers import forget_bias

@@ -110,7 +110,7 @@ def looks_linear(init: Any = None, *, inputs: bool = True, outputs: bool = False
     Raises:
         ValueError: if neither axis is mirrored; when called, for odd sizes.
 
-    Source: Balduzzi et al. 2017, "The shattered gradients problem", section 4.
+    Source: Balduzzi et al. 2017, "The shattered gradients problem" ("looks linear").
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -140,7 +140,7 @@ def icnr(init: Any = None, *, factor: int = 2, order: str = "channel") -> Initia
     Raises:
         ValueError: when called, if the output features do not divide by r^d, or the sides by r.
 
-    Source: Aitken et al. 2017, "Checkerboard artifact free sub-pixel convolution", arXiv 1707.02937, section 3; for
+    Source: Aitken et al. 2017, "Checkerboard artifact free sub-pixel convolution", arXiv 1707.02937; for
     transposed convolutions the same condition, equal taps for every output phase (Odena, Dumoulin & Olah 2016).
 
     Example:

@@ -323,7 +323,7 @@ def glorot_normal(
     Raises:
         ValueError, TypeError: see `variance_scaling`; and for an unknown activation.
 
-    Source: Glorot & Bengio 2010, "Understanding the difficulty of training deep networks", eq. 12, 16.
+    Source: Glorot & Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks", eq. 16.
 
     Example:
         >>> from jaxinit.initializers import glorot_normal
@@ -364,7 +364,7 @@ def glorot_uniform(
     Raises:
         ValueError, TypeError: see `variance_scaling`; and for an unknown activation.
 
-    Source: Glorot & Bengio 2010, "Understanding the difficulty of training deep networks", eq. 12, 16.
+    Source: Glorot & Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks", eq. 16.
 
     Example:
         >>> from jaxinit.initializers import glorot_uniform

@@ -84,7 +84,7 @@ def sparse(
     Raises:
         ValueError, TypeError: for numbers out of range, or both `connections` and `sparsity`.
 
-    Source: Martens 2010, "Deep learning via Hessian-free optimization", section 5.
+    Source: Martens 2010, "Deep learning via Hessian-free optimization".
 
     Example:
         >>> import jax

@@ -213,7 +213,7 @@ def delta_orthogonal(scale: Any = 1.0, *, preserve: str = "norm", groups: int = 
     Raises:
         ValueError: see `orthogonal`; when called, if groups does not divide `out`.
 
-    Source: Xiao et al. 2018, "Dynamical isometry and a mean field theory of CNNs", algorithm 1.
+    Source: Xiao et al. 2018, "Dynamical isometry and a mean field theory of CNNs".
 
     Example:
         >>> import jax, jax.numpy as jnp

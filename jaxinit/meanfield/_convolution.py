@@ -5,7 +5,7 @@ With circular padding, kernel offsets d of variance share v_d (sum 1) and n chan
     z_x(i) = sum_d sum_j W_ij(d) phi(z_(x + d)(j)) + b_i,    Var W_ij(d) = sigma_w^2 v_d / n,
 
 the covariance of the places x, y of the pre-activations obeys (Xiao, Bahri, Sohl-Dickstein, Schoenholz & Pennington
-2018, "Dynamical isometry and a mean field theory of CNNs", eqs. 2.4-2.8)
+2018, "Dynamical isometry and a mean field theory of CNNs")
 
     S'(x, y) = sigma_w^2 sum_d v_d E[phi(z_(x+d)) phi(z_(y+d))] + sigma_b^2.
 
@@ -29,7 +29,7 @@ def conv_modes(kernel: Any, size: int | tuple[int, ...]) -> np.ndarray:
     """How much of each spatial mode one convolution lets pass: |sum_d v_d exp(2 pi i k d / size)|.
 
     A perturbation of the fixed point with wave number k is multiplied by this times chi a layer, so that its depth
-    scale is -1 / log(chi times this) (Xiao et al. 2018, sec. 2.3).
+    scale is -1 / log(chi times this) (Xiao et al. 2018).
 
     Args:
         kernel: an odd width such as 3, or widths such as (3, 3), for equal variances; or the variances

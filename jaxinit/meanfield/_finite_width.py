@@ -13,7 +13,7 @@ independent copy of
 
 The gradient walks likewise from the output down: (W^T d) * phi'(z) has, given d, squared length |d|^2 X with
 n_out replaced by n_in terms, because the signs of z may be replaced by independent coins (Hanin & Nica 2020,
-"Products of many large random matrices and gradients in deep neural networks", sec. 3).
+"Products of many large random matrices and gradients in deep neural networks").
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def fixed_point(
         and `message` say when there is no finite q*, when q* = 0, when every q is fixed.
 
     References:
-        Poole et al. 2016; Schoenholz et al. 2017, eqs. 3-9; Hayou, Doucet & Rousseau 2019.
+        Poole et al. 2016; Schoenholz et al. 2017; Hayou, Doucet & Rousseau 2019.
 
     Example:
         >>> from jaxinit.meanfield import fixed_point

@@ -48,7 +48,7 @@ def kernels(network: Network, x1: Any, x2: Any = None) -> Kernels:
 
     References:
         Lee et al. 2018, "Deep neural networks as Gaussian processes"; Jacot, Gabriel & Hongler 2018, "Neural tangent
-        kernel", theorem 1; Cho & Saul 2009.
+        kernel"; Cho & Saul 2009.
 
     Example:
         >>> import numpy as np, jaxinit as ji

@@ -5,8 +5,8 @@ Lengths and gaps, never correlations, are carried: with k the covariance of two 
 
     branch = E[phi^2] / keep,     branch gap = E[phi^2] (1 - keep) / keep + E[(phi(u) - phi(v))^2] / 2
 
-for a keep rate `keep` (dropout draws its masks per input, so that even equal inputs part: Schoenholz et al. 2017,
-sec. 5). With skips alpha, beta (none: alpha = 0, beta = 1), "pre":
+for a keep rate `keep` (dropout draws its masks per input, so that even equal inputs part: Schoenholz et al.
+2017). With skips alpha, beta (none: alpha = 0, beta = 1), "pre":
 
     q'   = alpha^2 q   + beta^2 (sigma_w^2 branch + sigma_b^2)
     gap' = alpha^2 gap + beta^2 sigma_w^2 branch gap
@@ -16,7 +16,7 @@ and "post", where the stream x = alpha x + beta phi(z) has unit mean m, and z is
     p'   = alpha^2 p   + 2 alpha beta m E[phi] + beta^2 branch,      m' = alpha m + beta E[phi],
     gap' = alpha^2 gap + beta^2 branch gap,                          q' = sigma_w^2 p' + sigma_b^2
 
-(Yang & Schoenholz 2017, "Mean field residual networks: on the edge of chaos", sec. 3).
+(Yang & Schoenholz 2017, "Mean field residual networks: on the edge of chaos").
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ class Gradients(NamedTuple):
 
 
 def gradients(rule: Rule, layers: Layers) -> Gradients:
-    """Back through the layers under gradient independence (Schoenholz et al. 2017, eqs. 13-14).
+    """Back through the layers under gradient independence (Schoenholz et al. 2017).
 
         "pre":   |d^l|^2 = (alpha^2 + beta^2 chi^l) |d^(l+1)|^2,    chi = sigma_w^2 E[phi'^2] / keep (/ q if normed)
         "post":  |g^l|^2 = alpha^2 |g^(l+1)|^2 + sigma_w^2 |d^(l+1)|^2,  |d^l|^2 = beta^2 E[phi'^2] / keep |g^l|^2

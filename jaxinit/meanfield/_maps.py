@@ -1,7 +1,7 @@
 """The maps of mean-field theory: lengths, correlations, and the slopes of both.
 
 Poole, Lahiri, Raghu, Sohl-Dickstein & Ganguli 2016, "Exponential expressivity in deep neural networks through
-transient chaos", eqs. 3-7; Schoenholz, Gilmer, Ganguli & Sohl-Dickstein 2017, "Deep information propagation".
+transient chaos"; Schoenholz, Gilmer, Ganguli & Sohl-Dickstein 2017, "Deep information propagation".
 
 Python numbers in: a float out, computed in float64 on the host, with kinks anywhere. Arrays or tracers in: an
 array of their dtype out, traceable, differentiable and broadcast over its arguments.
@@ -92,7 +92,7 @@ def correlation_map(activation: Any, c: Any, q: Any, weight_variance: Any, bias_
 
         C(c) = (sigma_w^2 E[phi(u) phi(v)] + sigma_b^2) / sqrt(Q(q_a) Q(q_b)),   corr(u, v) = c
 
-    At a fixed point q* of the length map this is the map of Poole et al. 2016, eq. 5. Near c = 1 use
+    At a fixed point q* of the length map this is the map of Poole et al. 2016. Near c = 1 use
     `one_minus_correlation_map`, which loses nothing.
 
     Args:

@@ -45,7 +45,7 @@ def phase_diagram(
         (near the edge of chaos, where c* and xi_c are ill-conditioned, they grow).
 
     References:
-        Poole et al. 2016, fig. 1; Schoenholz et al. 2017, fig. 1.
+        Poole et al. 2016; Schoenholz et al. 2017.
 
     Example:
         >>> from jaxinit.meanfield import phase_diagram

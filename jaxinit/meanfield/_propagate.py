@@ -5,7 +5,7 @@ Forward (z^l the pre-activations, l = 1 .. L; c = 1 - epsilon throughout in epsi
     q^1 = sigma_w^2 q + sigma_b^2,     q^(l+1) = sigma_w^2 E[phi^2] + sigma_b^2   at q^l,
 
 and the correlation map beside it. Backward, for L = <r, f(x)> with r iid N(0, 1 / n_out), under gradient
-independence (Schoenholz et al. 2017, eqs. 13-14; Yang 2019 proves it for iid Gaussian weights):
+independence (Schoenholz et al. 2017; Yang 2019 proves it for iid Gaussian weights):
 
     E[(dL/dz^l)^2] = (n_(l+1) / n_l) chi_1(q^l) E[(dL/dz^(l+1))^2],     1 / n_L at l = L,
 

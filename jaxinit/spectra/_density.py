@@ -60,8 +60,8 @@ def density(
         ValueError, TypeError: an argument breaks its rule, or there is no fixed point.
 
     References:
-        Pennington, Schoenholz & Ganguli 2017, sec. 2.3; 2018, "The emergence of spectral universality in deep
-        networks", algorithm 1 (solved there by Newton's iteration in lambda).
+        Pennington, Schoenholz & Ganguli 2017, "Resurrecting the sigmoid in deep learning through dynamical isometry";
+        2018, "The emergence of spectral universality in deep networks".
 
     Example:
         >>> from jaxinit.spectra import density

@@ -73,7 +73,7 @@ def dynamical_isometry(
 
     On the edge of chaos the mean of s^2 is 1 at every depth; its variance grows like L for Gaussian weights
     and for ReLU whatever the weights. With orthogonal weights and tanh it is about 8 q*^2 L, so that a q* that
-    falls like 1 / sqrt(L) keeps it at any value (Pennington, Schoenholz & Ganguli 2017, secs. 2.4-2.5). Arguments are
+    falls like 1 / sqrt(L) keeps it at any value (Pennington, Schoenholz & Ganguli 2017). Arguments are
     those of `moments`.
 
     Returns:

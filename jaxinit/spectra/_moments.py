@@ -78,8 +78,8 @@ def moments(
         ValueError, TypeError: an argument breaks its rule, or there is no fixed point.
 
     References:
-        Pennington, Schoenholz & Ganguli 2017, "Resurrecting the sigmoid", eqs. 16-18; 2018, "The emergence of
-        spectral universality in deep networks", eq. 12.
+        Pennington, Schoenholz & Ganguli 2017, "Resurrecting the sigmoid in deep learning through dynamical isometry";
+        2018, "The emergence of spectral universality in deep networks".
 
     Example:
         >>> from jaxinit.spectra import moments

@@ -192,7 +192,7 @@ def test_normalization_forgets_the_length():
 
 @pytest.mark.parametrize("sw2", [1.0, 1.5, 2.5])
 def test_dropout_destroys_the_critical_point(sw2):
-    """Schoenholz et al. 2017, sec. 5: two equal inputs part, at any weight variance."""
+    """Schoenholz et al. 2017: two equal inputs part, at any weight variance."""
     run = propagate(
         Network(400, 8, "tanh", weight_variance=sw2, bias_variance=0.05, dropout=0.05), correlation=1.0
     )

@@ -29,7 +29,8 @@ def normals(key: Any, rows: int, n: int, dtype: Any = jnp.float32) -> jax.Array:
     The first rows of a draw are the same whatever `rows` is: an input sees the same network however many others
     are sent through it. float32 normals are at most 6.8 in size (the largest of 10^11 would be 6.8) and right to
     about 1e-6 relative, except that radii below 3e-4 (one pair in 10^7) are rounded to multiples of it; narrower
-    types are rounded from float32, float64 is drawn by `jax.random`.
+    types are rounded from float32. float64 normals are the same ones with more digits, of radii in steps of 2^-32 of
+    their distribution function.
 
     Example:
         >>> import jax
@@ -39,14 +40,13 @@ def normals(key: Any, rows: int, n: int, dtype: Any = jnp.float32) -> jax.Array:
         ((2, 1000), True, True)
     """
     pairs = -(-rows // 2)
-    if (
-        jnp.dtype(dtype).itemsize > 4 or pairs * n >= 2**32
-    ):  # more precision, or more numbers, than a run gives
+    if pairs * n >= 2**32:  # more numbers than a run gives
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(rows, dtype=jnp.uint32))
         return jax.vmap(lambda k: jax.random.normal(fused(k, (n,)), (n,), dtype))(keys)
     data = jax.random.key_data(key)
     data = jnp.stack(_one_loop((data[:1], data[1:])))
-    pair = _one_loop(_polar(*words(data, (1, pairs, n))))
+    polar = _polar if jnp.dtype(dtype).itemsize <= 4 else _wide_polar
+    pair = _one_loop(polar(*words(data, (1, pairs, n))))
     return jnp.stack(pair, axis=1).reshape((2 * pairs, n))[:rows].astype(dtype)
 
 
@@ -77,6 +77,16 @@ def _polar(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     # The two lowest bits of y turn by quarters; they move t itself by less than 1e-9.
     radius = jnp.where((y & jnp.uint32(1)) == 1, -radius, radius)
     quarter = (y & jnp.uint32(2)) == 2
+    return radius * jnp.where(quarter, -sine, cosine), radius * jnp.where(quarter, cosine, sine)
+
+
+def _wide_polar(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The same in float64."""
+    radius = jnp.sqrt(-2 * jnp.log(x.astype(jnp.float64) * 2.0**-32 + 2.0**-33))
+    t = y.astype(jnp.int32).astype(jnp.float64) * (math.pi / 4 * 2.0**-31)
+    radius = jnp.where((y & jnp.uint32(1)) == 1, -radius, radius)
+    quarter = (y & jnp.uint32(2)) == 2
+    sine, cosine = jnp.sin(t), jnp.cos(t)
     return radius * jnp.where(quarter, -sine, cosine), radius * jnp.where(quarter, cosine, sine)
 
 

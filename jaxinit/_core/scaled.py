@@ -100,7 +100,8 @@ def normalize(x: jax.Array, exponent: jax.Array) -> tuple[jax.Array, jax.Array]:
     """
     # 0 times what is not finite is nan: one sum tells, where a reduction of booleans would not be vectorized.
     lost = is_infinite(exponent) | jnp.isnan(jnp.sum(x * 0, axis=-1))
-    shift = jnp.clip(exponent_of(x, axis=-1), -126, 126)  # whose powers are normal numbers
+    most = jnp.finfo(x.dtype).maxexp - 2  # whose powers are normal numbers
+    shift = jnp.clip(exponent_of(x, axis=-1), -most, most)
     rows = jnp.where(lost[..., None], 0, x * pow2(-shift, x.dtype)[..., None])
     return rows, jnp.where(lost, _INFINITE, exponent + shift)
 

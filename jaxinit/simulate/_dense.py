@@ -40,12 +40,13 @@ class Dense:
         # One split for everything; a layer's keys do not depend on the depth.
         every = jax.random.split(key, (len(self.weights) + 1, 4))
         keys = LayerKeys.of(every[1:], network.tied)
-        h = inputs.draw(every[0, 0])
+        precision = self.activate.precision
+        h = precision.entries(inputs.draw(every[0, 0]))
         h, exponent = normalize(h, jnp.zeros(h.shape[0], jnp.int32))
         stream = (h, exponent) if self.skips == "pre" else None
         state = self.weights[0].start(keys, h.shape[0], network)
         signal = (h, exponent, self.activate.start(h), stream, state)
-        skips = None if self.skips is None else _factors(network, len(self.weights))
+        skips = None if self.skips is None else _factors(network, len(self.weights), h.dtype)
 
         forward, tapes, start = [], [], 0
         runs = [(w, len(list(group))) for w, group in itertools.groupby(self.weights)]
@@ -62,6 +63,7 @@ class Dense:
 
         rows, n_out = h.shape[0], self.weights[-1].units
         r = vector(every[0, 1], n_out, h.dtype) / jnp.sqrt(jnp.asarray(n_out, h.dtype))
+        r = precision.entries(r)
         d, exponent = normalize(jnp.tile(r[None, :], (rows, 1)), jnp.zeros(rows, jnp.int32))
         gradient = (d, exponent, (jnp.zeros_like(d), exponent) if self.skips == "post" else None, signal[-1])
         backward: list[dict[str, Any]] = []
@@ -72,20 +74,19 @@ class Dense:
         return {**out, **_concatenate(backward)}
 
     def _forward_step(self, weights: Layer, network: Network) -> Any:
-        wanted = self.wanted
+        wanted, precision = self.wanted, self.activate.precision
 
         def step(signal: Any, layer: tuple[LayerKeys, Any]) -> Any:
             keys, skip = layer
             h, before, local_before, stream, state = signal
             y, residual, state = weights.forward(keys, state, h, network)
-            seen, exponent = weights.seen(h), before
+            seen, (y, exponent) = weights.seen(h), precision.rows(y, before)
             if self.biased:
                 b = weights.spread(vector(keys.bias, weights.shape[1], y.dtype))
-                y, exponent = _add_bias(
-                    y, exponent, b * jnp.sqrt(jnp.asarray(network.bias_variance, y.dtype))
-                )
+                b = precision.entries(b * jnp.sqrt(jnp.asarray(network.bias_variance, y.dtype)))
+                y, exponent = precision.rows(*_add_bias(y, exponent, b))
             if self.skips == "pre":
-                y, exponent = _skip(y, exponent, stream, skip)
+                y, exponent = precision.rows(*_skip(y, exponent, stream, skip))
             z, exponent = normalize(y, exponent)
             # The stream of "pre" is z; that of "post", h.
             stream = (z, exponent) if self.skips == "pre" else None
@@ -93,7 +94,7 @@ class Dense:
             value, after, phi, slope, local = self.activate(key, z, exponent, network.dropout)
             figures = st.forward(wanted, z, exponent, phi, slope, self.activate.nonlinearity.largest_slope)
             if self.skips == "post":
-                value, after = _skip(value, after, (h, before), skip)
+                value, after = precision.rows(*_skip(value, after, (h, before), skip))
                 local = local.times(skip[1])
             tape = None
             if wanted & st.BACKWARD:
@@ -106,6 +107,8 @@ class Dense:
         return step
 
     def _backward_step(self, weights: Layer, network: Network) -> Any:
+        precision = self.activate.precision
+
         def step(gradient: Any, xs: Any) -> Any:
             (keys, skip), (residual, local, seen, seen_exponent, norm) = xs
             d, exponent, stream, state = gradient
@@ -116,22 +119,24 @@ class Dense:
 
             figures = st.backward(self.wanted, d, exponent, squared_gradient, seen_exponent, norm)
             before, state = weights.backward(keys, state, residual, d, network)
+            before, scale = precision.rows(before, exponent)
             if self.skips == "post":  # of the stream, then through the layer before
-                stream = normalize(*_skip(before, exponent, stream, (skip[0], jnp.ones_like(skip[1]))))
-                return (*normalize(*local.pull(*stream)), stream, state), figures
-            before, scale = local.pull(before, exponent)
+                stream = normalize(*_skip(before, scale, stream, (skip[0], jnp.ones_like(skip[1]))))
+                stream = precision.rows(*stream)
+                return (*normalize(*precision.rows(*local.pull(*stream))), stream, state), figures
+            before, scale = precision.rows(*local.pull(before, scale))
             if self.skips == "pre":
-                before, scale = _skip(before, scale, (d, exponent), skip)
+                before, scale = precision.rows(*_skip(before, scale, (d, exponent), skip))
             return (*normalize(before, scale), None, state), figures
 
         return step
 
 
-def _factors(network: Network, depth: int) -> tuple[jax.Array, jax.Array]:
+def _factors(network: Network, depth: int, dtype: Any) -> tuple[jax.Array, jax.Array]:
     """alpha and beta of each layer: 0 and 1 of the first, which has no skip."""
     assert network.residual is not None
     first = jnp.arange(depth) == 0
-    alpha, beta = (jnp.asarray(v, jnp.float32) for v in (network.residual.alpha, network.residual.beta))
+    alpha, beta = (jnp.asarray(v, dtype) for v in (network.residual.alpha, network.residual.beta))
     return jnp.where(first, 0, alpha), jnp.where(first, 1, beta)
 
 

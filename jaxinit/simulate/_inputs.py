@@ -24,6 +24,6 @@ class Inputs:
         """(inputs, n)."""
         if self.given is not None:
             return jnp.asarray(self.given)
-        frame, _ = _frames.orthonormalize(normals(key, *self.shape))
-        root = jnp.sqrt(jnp.asarray(self.shape[1], jnp.float32))
-        return _frames.combine(jnp.asarray(self.mix, jnp.float32) * root, frame)
+        frame, _ = _frames.orthonormalize(normals(key, *self.shape, self.mix.dtype))
+        root = jnp.sqrt(jnp.asarray(self.shape[1], self.mix.dtype))
+        return _frames.combine(jnp.asarray(self.mix) * root, frame)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxinit._core.scaled import is_infinite, pow2
 from jaxinit._core.struct import leaf, record, static
+from jaxinit.simulate._precision import FULL, Precision
 from jaxinit.simulate._signal import Nonlinearity
 
 
@@ -44,6 +45,7 @@ class Activate:
     nonlinearity: Nonlinearity = static()
     norm: str | None = static(default=None)
     drops: bool = static(default=False)
+    precision: Precision = static(default=FULL)
 
     def start(self, h: jax.Array) -> Local:
         """For the input, which is no activation: it counts as derivative 1 at layer 0."""
@@ -68,13 +70,17 @@ class Activate:
             z = z / length[:, None]
             kept = {"unit": z, "length": length, "exponent": exponent, "centred": self.norm == "layer"}
             exponent = jnp.where(is_infinite(exponent), exponent, 0)
+            z, exponent = self.precision.rows(z, exponent)
         phi, exponent, slope = self.nonlinearity(z, exponent)
-        h, through = phi, slope
+        phi, exponent = self.precision.rows(phi, exponent)
+        slope = self.precision.entries(slope)
+        h, after, through = phi, exponent, slope
         if self.drops:
-            keep = 1 - jnp.asarray(dropout, z.dtype)
-            mask = jax.random.bernoulli(key, keep, z.shape).astype(z.dtype) / keep
-            h, through = phi * mask, slope * mask
-        return h, exponent, phi, slope, Local(through, **kept)
+            keep = 1 - jnp.asarray(dropout, jnp.float32)
+            mask = jax.random.bernoulli(key, keep, z.shape).astype(z.dtype) / keep.astype(z.dtype)
+            h, after = self.precision.rows(phi * mask, exponent)
+            through = slope * mask
+        return h, after, phi, slope, Local(through, **kept)
 
 
 def add(x: jax.Array, ex: jax.Array, y: jax.Array, ey: jax.Array) -> tuple[jax.Array, jax.Array]:

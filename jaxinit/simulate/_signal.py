@@ -11,7 +11,7 @@ from jaxinit._core.struct import record, static
 from jaxinit.activations import Activation
 
 #: Beyond 2^+-FAR a nonlinearity that is linear there is evaluated at 2^+-FAR and scaled back, exactly enough
-#: (relative error of order 2^-FAR) and within the range of float32.
+#: (relative error of order 2^-FAR) and within the range of float32; float64 has eight times as much room.
 FAR = 60
 
 
@@ -51,10 +51,11 @@ class Nonlinearity:
 
         `z`: (inputs, n) with entries of order 1; `exponent`: (inputs,) int32.
         """
-        lowest = -FAR if self.linear_at_zero else -2 * FAR
-        highest = FAR if self.linear_at_infinity else 2 * FAR
+        far = FAR if z.dtype.itemsize < 8 else 8 * FAR
+        lowest = -far if self.linear_at_zero else -2 * far
+        highest = far if self.linear_at_infinity else 2 * far
         inside = jnp.clip(exponent, lowest, highest)
-        outside = jnp.clip(inside, -FAR, FAR)
+        outside = jnp.clip(inside, -far, far)
         value, slope = self.activation.value_and_derivative(z * pow2(inside, z.dtype)[:, None])
         excess = exponent - inside
         linear = jnp.where(excess < 0, self.linear_at_zero, self.linear_at_infinity)

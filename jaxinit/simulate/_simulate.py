@@ -23,6 +23,7 @@ from jaxinit.simulate._dense import Dense, Layer
 from jaxinit.simulate._inputs import Inputs
 from jaxinit.simulate._jacobian import Jacobian, log_singular_values, wanted_count
 from jaxinit.simulate._local import Activate
+from jaxinit.simulate._precision import FULL, Precision
 from jaxinit.simulate._radial import Radial
 from jaxinit.simulate._signal import Nonlinearity
 from jaxinit.simulate._tied import Tied
@@ -47,6 +48,7 @@ def simulate(
     approximate: bool = False,
     backward: bool = True,
     record: Sequence[str] | None = None,
+    dtype: Any = None,
     keep_seeds: bool = False,
     root: int = 0,
     batch: int | None = None,
@@ -81,6 +83,12 @@ def simulate(
         backward: also measure gradients.
         record: names of the statistics to record (see `jaxinit.records.STATISTICS`); by default all but
             "update_ratio", whose chi-square doubles the time to compile.
+        dtype: what layers compute in: "bfloat16", "float16", "float32" or "float64" (which needs jax_enable_x64), as
+            the `dtype=` of a Flax model of float32 parameters. Inputs, weights and biases are rounded to it, and so is
+            what every product (summed in float32 or better), sum, normalization and activation yields, forward and
+            backward; what is beyond its range becomes 0 or infinite. Statistics, and norms of weight gradients, are
+            computed from these numbers in float32 or better. A seed names the same network in every dtype. By
+            default numbers are float32 with exponents apart: of no range.
         keep_seeds: keep each statistic's `samples`, seeds first.
         root: seed of the root key.
         batch: seeds computed together; chosen from the width and the kind of device by default.
@@ -121,16 +129,25 @@ def simulate(
         )
     seed_array = checks.seeds(where, "seeds", seeds)
     checks.choice(where, "sampler", sampler, SAMPLERS)
-    inputs = _inputs(network, q, correlation, x, alone=sampler == "radial")
+    precision = Precision.of(where, dtype)
+    inputs = _inputs(network, q, correlation, x, alone=sampler == "radial", held=precision.held)
     rows = inputs.shape[0]
     singular_values = wanted_count(jacobian, network, sampler)
+    if precision.dtype is not None and (sampler == "radial" or singular_values):
+        raise checks.bad(
+            where, "dtype", "left out with sampler='radial', which draws lengths only, and with jacobian=, which is "
+            "computed in float64", dtype,
+        )  # fmt: skip
     sampler = "materialized" if singular_values else sampler
     program: Dense | Radial
     if sampler == "radial":
         program = _radial(network, rows, _wanted(record, backward, rows, radial.STATISTICS))
         default_batch = max(1, _RADIAL_NUMBERS // network.depth)
     else:
-        each = {shape: _weights(network, shape, sampler, approximate, rows) for shape in set(network.shapes)}
+        each = {
+            shape: _weights(network, shape, sampler, approximate, rows, precision)
+            for shape in set(network.shapes)
+        }
         weights = tuple(each[shape] for shape in network.shapes)
         wanted = _wanted(record, backward, rows)
         if "update_ratio" in wanted and network.tied and weights[0].sampler == "implicit":
@@ -138,7 +155,7 @@ def simulate(
                 where, "record", "without 'update_ratio' for tied weights that are never formed", record,
                 "Pass sampler='materialized'.",
             )  # fmt: skip
-        program = _program(network, weights, wanted)
+        program = _program(network, weights, wanted, precision)
         default_batch = _batch(weights, rows, devices) if batch is None else 1
     batch = default_batch if batch is None else checks.integer(where, "batch", batch, at_least=1)
     chunk = (
@@ -149,7 +166,7 @@ def simulate(
     moments, samples = ensemble.run(
         program, (network, inputs), seed_array,
         root=root, batch=batch, chunk=chunk, keep=keep_seeds, progress=progress, devices=devices, resume=resume,
-        configuration=None if resume is None else _configuration(network, program, q, correlation, x),
+        configuration=None if resume is None else _configuration(network, program, q, correlation, x, precision),
         where=where,
     )  # fmt: skip
     statistics: dict[str, Any] = {
@@ -166,6 +183,7 @@ def simulate(
         "correlation": None if x is not None else float(correlation),
         "sampler": _describe(program),
         "approximate": bool(approximate),
+        "dtype": precision.dtype,
         "seeds": seed_array,
         "root": root,
         "batch": batch,
@@ -194,8 +212,11 @@ def simulate(
     )
 
 
-def _program(network: Network, weights: tuple[Layer, ...], wanted: frozenset[str]) -> Dense:
-    activate = Activate(Nonlinearity.of(network.activation), network.norm, not is_zero(network.dropout))
+def _program(
+    network: Network, weights: tuple[Layer, ...], wanted: frozenset[str], precision: Precision = FULL
+) -> Dense:
+    nonlinearity, drops = Nonlinearity.of(network.activation), not is_zero(network.dropout)
+    activate = Activate(nonlinearity, network.norm, drops, precision)
     skips = None if network.residual is None else network.residual.order
     return Dense(weights, activate, not is_zero(network.bias_variance), wanted, skips)
 
@@ -226,7 +247,9 @@ def _wanted(
     return frozenset(record)
 
 
-def _inputs(network: Network, q: float, correlation: float, x: Any, alone: bool = False) -> Inputs:
+def _inputs(
+    network: Network, q: float, correlation: float, x: Any, alone: bool = False, held: Any = np.float32
+) -> Inputs:
     where, channels = "simulate", network.shapes[0][0]
     places = () if network.spatial is None else network.spatial.shape
     n = network.places * channels
@@ -242,7 +265,7 @@ def _inputs(network: Network, q: float, correlation: float, x: Any, alone: bool 
             raise checks.wrong_type(where, "x", "an array of real numbers", array.dtype)
         if not np.all(np.isfinite(array)):
             raise checks.bad(where, "x", "finite", "an array with nan or infinite entries")
-        rows = jnp.asarray(array, jnp.float32).reshape((array.shape[0], n))
+        rows = jnp.asarray(array, held).reshape((array.shape[0], n))
         return Inputs(None, rows, (array.shape[0], n))
     q = checks.number(where, "q", q, at_least=0.0)
     c = checks.number(where, "correlation", correlation, at_least=-1.0, at_most=1.0)
@@ -254,7 +277,7 @@ def _inputs(network: Network, q: float, correlation: float, x: Any, alone: bool 
             "Two inputs of another angle need input_width of at least 2.",
         )  # fmt: skip
     mix = np.sqrt(q) * np.asarray([[1.0, 0.0], [c, math.sqrt((1 - c) * (1 + c))]])
-    return Inputs(mix.astype(np.float32), None, (2, n))
+    return Inputs(mix.astype(held), None, (2, n))
 
 
 def _radial(network: Network, rows: int, wanted: frozenset[str]) -> Radial:
@@ -269,7 +292,14 @@ def _radial(network: Network, rows: int, wanted: frozenset[str]) -> Radial:
     return Radial(network.shapes, slopes, wanted)
 
 
-def _weights(network: Network, shape: tuple[int, int], sampler: str, approximate: bool, rows: int) -> Layer:
+def _weights(
+    network: Network,
+    shape: tuple[int, int],
+    sampler: str,
+    approximate: bool,
+    rows: int,
+    precision: Precision = FULL,
+) -> Layer:
     spatial = network.spatial
     kernel: tuple[int, ...] = ()
     if spatial is not None:
@@ -285,12 +315,19 @@ def _weights(network: Network, shape: tuple[int, int], sampler: str, approximate
             f"{network.initializer!r} draws {law!r} entries: pass distribution='normal' to it, or "
             "approximate=True to treat iid entries as normal (exact to O(1/width)).",
         )  # fmt: skip
+    rounded = law == "orthogonal" and precision.short
+    if sampler == "implicit" and rounded:
+        raise checks.bad(
+            "simulate", "dtype", "of as many digits as orthogonal weights that are never formed", precision.dtype,
+            "Rounded they are not orthogonal: pass sampler='materialized'.",
+        )  # fmt: skip
     if sampler == "auto":  # a matrix that is used again is conditioned on all its products
         columns = rows * network.depth if network.tied else rows
-        sampler = "implicit" if law in IMPLICIT_LAWS and 4 * columns <= min(shape) else "materialized"
+        exact = law in IMPLICIT_LAWS and not rounded
+        sampler = "implicit" if exact and 4 * columns <= min(shape) else "materialized"
     taps = 1 if spatial is None else spatial.taps
     store = sampler == "implicit" or 4 * taps * sum(a * b for a, b in network.shapes) <= _STORE_BYTES
-    weights = Weights(sampler, law, shape, store, kernel)
+    weights = Weights(sampler, law, shape, store, kernel, precision)
     if network.tied:
         return Tied(weights, network.depth)
     return weights if spatial is None else Convolution(weights, spatial)
@@ -308,7 +345,7 @@ def _chunk(depth: int, batch: int) -> int:
 
 
 def _configuration(
-    network: Network, program: Dense | Radial, q: float, correlation: float, x: Any
+    network: Network, program: Dense | Radial, q: float, correlation: float, x: Any, precision: Precision
 ) -> dict[str, Any]:
     """What a run on disk is known by, in words and numbers that stay the same from process to process."""
     points = jnp.linspace(-3.0, 3.0, 16, dtype=jnp.float32)
@@ -322,6 +359,7 @@ def _configuration(
         "initializer_values": drawn,
         **given,
         "sampler": _describe(program),
+        "dtype": precision.dtype,
         "record": sorted(program.wanted),
     }
 

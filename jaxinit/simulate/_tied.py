@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxinit._core.struct import record, static
 from jaxinit.implicit._known import GaussianKnown, HaarKnown
 from jaxinit.network import Network
-from jaxinit.simulate._weights import LayerKeys, Weights, law_of
+from jaxinit.simulate._weights import LayerKeys, Weights
 
 
 @record
@@ -57,13 +57,13 @@ class Tied:
         if self.sampler == "materialized":
             return self.weights.draw(keys.forward[0], network)
         law = HaarKnown if self.weights.law == "orthogonal" else GaussianKnown
-        return law.empty(self.shape, rows * self.layers, jnp.float32)
+        return law.empty(self.shape, rows * self.layers, self.weights.precision.held)
 
     def forward(self, keys: LayerKeys, state: Any, x: jax.Array, network: Network) -> tuple[Any, None, Any]:
         """x @ W, nothing to keep a layer, and what is known then."""
         if self.sampler == "materialized":
             return jnp.matmul(x, state, precision=jax.lax.Precision.HIGHEST), None, state
-        y, state = state.product(keys.forward, x, self._scale(network))
+        y, state = state.product(keys.forward, x, self.weights.scale(network))
         return y, None, state
 
     def kept(self, residual: None) -> None:
@@ -76,15 +76,12 @@ class Tied:
         """d @ W.T, and what is known then."""
         if self.sampler == "materialized":
             return jnp.matmul(d, state.T, precision=jax.lax.Precision.HIGHEST), state
-        y, known = state.transposed.product(keys.backward, d, self._scale(network))
+        y, known = state.transposed.product(keys.backward, d, self.weights.scale(network))
         return y, known.transposed
 
     def squared_norm(self, keys: LayerKeys, state: Any, residual: None, network: Network) -> jax.Array:
         """||W||_F^2 of the materialized matrix."""
         return jnp.sum(jnp.square(state))
-
-    def _scale(self, network: Network) -> jax.Array:
-        return jnp.asarray(law_of(network, self.shape)[1], jnp.float32)
 
     def numbers(self, inputs: int) -> int:
         """Numbers of the largest array of rows, per seed: the rows of all layers."""

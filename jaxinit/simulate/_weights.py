@@ -14,6 +14,7 @@ from jaxinit.implicit import _frames, _gaussian, _haar
 from jaxinit.initializers._orthogonal import haar
 from jaxinit.network import Network
 from jaxinit.simulate import _statistics as st
+from jaxinit.simulate._precision import FULL, Precision
 
 #: Laws that `implicit` draws exactly.
 IMPLICIT_LAWS = ("gaussian", "orthogonal")
@@ -60,7 +61,8 @@ class Weights:
 
     `sampler`: "implicit" or "materialized"; `law`: what `law_of` says; `store`: keep a materialized W for the
     backward pass (else it is drawn again); `kernel`: widths of the convolution kernel whose taps and input channels
-    are the rows of W.
+    are the rows of W; `precision`: what W is rounded to, if it is drawn. (Entries rounded from normal ones are iid, and
+    normal but for 2^-17 of their variance: products with them are drawn as those with normal ones.)
     """
 
     sampler: str = static()
@@ -68,6 +70,7 @@ class Weights:
     shape: tuple[int, int] = static()
     store: bool = static(default=True)
     kernel: tuple[int, ...] = static(default=())
+    precision: Precision = static(default=FULL)
 
     @property
     def units(self) -> int:
@@ -98,7 +101,7 @@ class Weights:
         if self.sampler == "materialized":
             w = self.draw(keys.forward, network)
             return jnp.matmul(x, w, precision=jax.lax.Precision.HIGHEST), w, state
-        scale = law_of(network, self.shape, self.kernel)[1]
+        scale = self.scale(network)
         module = _haar if self.law == "orthogonal" else _gaussian
         return *module.forward(keys.forward, x, n_out, scale), state
 
@@ -113,7 +116,7 @@ class Weights:
         if self.sampler == "materialized":
             w = residual if self.store else self.draw(keys.forward, network)
             return jnp.matmul(d, w.T, precision=jax.lax.Precision.HIGHEST), state
-        scale = law_of(network, self.shape, self.kernel)[1]
+        scale = self.scale(network)
         if self.law == "orthogonal":
             return _haar.backward(keys.backward, residual, d, self.shape[0], scale), state
         return _gaussian.backward(keys.backward, residual, d, scale), state
@@ -122,13 +125,16 @@ class Weights:
         """||W||_F^2 (for the Gaussian law: given the forward products)."""
         if self.sampler == "materialized":
             return jnp.sum(jnp.square(residual))
-        scale = law_of(network, self.shape, self.kernel)[1]
+        scale = self.scale(network)
         if self.law == "orthogonal":
-            return jnp.asarray(_haar.squared_norm(*self.shape, scale), jnp.float32)
+            return jnp.asarray(_haar.squared_norm(*self.shape, scale))
         return _gaussian.squared_norm(keys.norm, residual, self.shape[1], scale)
 
     def draw(self, key: jax.Array, network: Network) -> jax.Array:
-        """W itself."""
+        """W itself, a float32 matrix rounded to what is computed in."""
+        return self.precision.entries(self._draw(key, network).astype(self.precision.held))
+
+    def _draw(self, key: jax.Array, network: Network) -> jax.Array:
         n_in, n_out = self.shape
         if network.initializer is not None:
             return jnp.asarray(
@@ -139,6 +145,10 @@ class Weights:
             m = max(n_in, n_out)
             return scale * haar(key, m, m, (), np.dtype(np.float32))[:n_in, :n_out]
         return scale * jax.random.normal(key, self.shape, jnp.float32)
+
+    def scale(self, network: Network) -> jax.Array:
+        """Standard deviation of the entries, or scale of an orthogonal W."""
+        return jnp.asarray(law_of(network, self.shape, self.kernel)[1], self.precision.held)
 
     def numbers(self, inputs: int) -> int:
         """Numbers of the layer's largest array of rows, per seed."""

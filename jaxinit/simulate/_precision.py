@@ -1,0 +1,80 @@
+"""Numbers of a given dtype: what a model that computes in it would hold after each of its operations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinit._core import checks
+from jaxinit._core.scaled import normalize, pow2
+from jaxinit._core.struct import record, static
+
+DTYPES = ("bfloat16", "float16", "float32", "float64")
+
+#: The spacing of float16 below its normal numbers, and where these begin.
+_HALF_STEP, _HALF_NORMAL = 2.0**-24, 2.0**-14
+
+
+@record
+class Precision:
+    """Rounding to `dtype`, of arrays that stay float32 (float64 for that): sums over them are of no fewer digits.
+
+    Without a dtype nothing is rounded, and exponents are carried apart: numbers have no range to leave.
+    """
+
+    dtype: str | None = static(default=None)
+
+    @staticmethod
+    def of(where: str, dtype: Any) -> Precision:
+        """From a name or a dtype; raises for those that networks do not compute in, or not here."""
+        if dtype is None:
+            return Precision()
+        name = dtype
+        if not isinstance(dtype, str):
+            try:
+                name = jnp.dtype(dtype).name
+            except TypeError:
+                raise checks.wrong_type(where, "dtype", "a dtype, its name, or None", dtype) from None
+        checks.choice(where, "dtype", name, DTYPES)
+        if name == "float64" and not jax.config.read("jax_enable_x64"):
+            raise checks.bad(
+                where, "dtype", "at most float32 while jax_enable_x64 is off", name,
+                "Call jax.config.update('jax_enable_x64', True) first.",
+            )  # fmt: skip
+        return Precision(name)
+
+    @property
+    def held(self) -> Any:
+        """The dtype of the arrays."""
+        return np.float64 if self.dtype == "float64" else np.float32
+
+    @property
+    def short(self) -> bool:
+        """Whether it has fewer digits than parameters have."""
+        return self.dtype in ("bfloat16", "float16")
+
+    def entries(self, x: jax.Array) -> jax.Array:
+        """The nearest numbers of the dtype; inf above them, and 0 below (below the normal ones of bfloat16)."""
+        if not self.short:
+            return x
+        info = jnp.finfo(str(self.dtype))
+        # A cast and back would be left out by XLA, which may keep more digits than it is asked for.
+        near = jax.lax.reduce_precision(x, info.nexp, info.nmant)
+        if self.dtype == "bfloat16":
+            return near
+        tiny = jax.lax.round(x / _HALF_STEP, jax.lax.RoundingMethod.TO_NEAREST_EVEN) * _HALF_STEP
+        return jnp.where(jnp.abs(x) < _HALF_NORMAL, tiny, near)
+
+    def rows(self, x: jax.Array, exponent: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The same of rows x * 2^exponent, as `normalize` returns them; as they are without a dtype."""
+        if self.dtype is None:
+            return x, exponent
+        value = 2 * x * pow2(exponent - 1, x.dtype)[:, None]  # 2^exponent itself may be beyond the range
+        return normalize(self.entries(value), jnp.zeros_like(exponent))
+
+
+#: No rounding.
+FULL = Precision()

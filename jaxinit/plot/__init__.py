@@ -4,6 +4,9 @@ from jaxinit.plot._depth import depth_profile as depth_profile
 from jaxinit.plot._depth import depth_profiles as depth_profiles
 from jaxinit.plot._figure import drawable as drawable
 from jaxinit.plot._figure import figure as figure
+from jaxinit.plot._findings import findings as findings
+from jaxinit.plot._finite_width import finite_width as finite_width
+from jaxinit.plot._parameters import parameters as parameters
 from jaxinit.plot._phase import phase_diagram as phase_diagram
 from jaxinit.plot._spectrum import spectrum as spectrum
 from jaxinit.plot._style import new_figure as new_figure

@@ -10,6 +10,8 @@ import numpy as np
 from jaxinit._core import checks
 from jaxinit.plot import _style
 from jaxinit.plot._series import BANDS, NAMES, Series, grouped, recorded, series
+from jaxinit.plot._sites import name_sites, number_sites
+from jaxinit.plot._style import Colours
 from jaxinit.records import STATISTICS
 
 if TYPE_CHECKING:
@@ -98,29 +100,13 @@ def _draw(
     return drawn
 
 
-def _name_sites(ax: Axes, lines: Sequence[Series]) -> None:
-    """Layer numbers, or the names of the sites where all lines share them; at most 24 are written."""
-    ticker = _style.matplotlib().ticker
-    sites = lines[0].sites
-    numbered = all(s.isdigit() for line in lines for s in line.sites)
-    if numbered or any(line.sites != sites for line in lines):
-        ax.set_xlabel("layer" if numbered else "site, in order")
-        ax.xaxis.set_major_locator(ticker.MaxNLocator(nbins=8, integer=True))
-        return
-    step = -(-len(sites) // 24)
-    shared = _shared_path(sites)
-    names = [s[shared:] if len(s) <= shared + 24 else "…" + s[-23:] for s in sites[::step]]
-    ax.set_xticks(lines[0].x[::step], names, rotation=90, fontsize=7.5)
-
-
-def _shared_path(sites: Sequence[str]) -> int:
-    """Length of the leading path components that all sites share: `params/` says nothing."""
-    length = 0
-    for parts in zip(*(s.split("/")[:-1] for s in sites), strict=False):
-        if len(sites) == 1 or len(set(parts)) > 1:
-            break
-        length += len(parts[0]) + 1
-    return length
+def _name_axis(ax: Axes, lines: Sequence[Series]) -> None:
+    """The sites of the lines; numbers of their order where names differ from line to line."""
+    if any(line.sites != lines[0].sites for line in lines):
+        numbered = all(s.isdigit() for line in lines for s in line.sites)
+        number_sites(ax, "layer" if numbered else "site, in order")
+    else:
+        name_sites(ax, lines[0].x, lines[0].sites)
 
 
 def _caption(lines: Sequence[Series], band: str) -> str:
@@ -140,19 +126,20 @@ def _caption(lines: Sequence[Series], band: str) -> str:
 
 
 def _lines(
-    groups: dict[str, list[Any]], statistic: str, band: str, chosen: int | None
+    groups: dict[str, list[Any]], statistic: str, band: str, chosen: int | None, colours: Colours
 ) -> list[tuple[Series, bool]]:
-    out = []
-    for colour, (label, records) in enumerate(groups.items()):
+    out, numbers = [], _style.numbers(groups, colours)
+    for label, records in groups.items():
         for record in records:
             name = label if len(records) == 1 else f"{label}, {record.source}"
-            line = series(record, statistic, name, band=band, chosen=chosen, colour=colour)
+            line = series(record, statistic, name, band=band, chosen=chosen, colour=numbers[label])
             if line is not None:
                 out.append((line, record.count == 0))
     return out
 
 
-def _panel(ax: Axes, lines: list[tuple[Series, bool]], statistic: str, theme: str) -> list[Any]:
+def draw_panel(ax: Axes, lines: list[tuple[Series, bool]], statistic: str, theme: str) -> list[Any]:
+    """Draw the lines, exact ones dashed, and name the axes; what the legend shows of them."""
     drawn = [line for line, _ in lines]
     limits = _limits(drawn)
     logarithmic = drawn[0].log
@@ -171,7 +158,7 @@ def _panel(ax: Axes, lines: list[tuple[Series, bool]], statistic: str, theme: st
         ax.yaxis.set_minor_locator(_style.matplotlib().ticker.NullLocator())
     ax.set_title(title)
     ax.set_ylabel(axis if power or not logarithmic else r"$\log_{10}$ " + axis)
-    _name_sites(ax, drawn)
+    _name_axis(ax, drawn)
     return handles
 
 
@@ -182,6 +169,7 @@ def depth_profile(
     ax: Axes | None = None,
     band: str = "range",
     input: int | None = None,
+    colours: Colours = None,
     theme: str = "light",
 ) -> Axes:
     """One statistic against depth, one line a record; returns the Axes.
@@ -195,6 +183,7 @@ def depth_profile(
         ax: where to draw; a new figure (its `.figure`) by default.
         band: "range" (least to greatest over seeds), "stderr" (mean ± 1 standard error) or "none".
         input: index of the input (or pair) to draw; averaged over inputs by default.
+        colours: numbers of colours by label, so that a label keeps its own from figure to figure; others follow.
         theme: "light" or "dark", for a new figure.
 
     Exponential quantities have a log axis; where they leave the range of floats, the axis shows exponents.
@@ -216,11 +205,11 @@ def depth_profile(
     """
     checks.choice("depth_profile", "statistic", statistic, tuple(STATISTICS))
     checks.choice("depth_profile", "band", band, BANDS)
-    lines = _lines(grouped(records, "depth_profile"), statistic, band, input)
+    lines = _lines(grouped(records, "depth_profile"), statistic, band, input, colours)
     if not lines:
         raise checks.bad("depth_profile", "statistic", "recorded in at least one of the records", statistic)
     ax, new = _style.panel(ax, theme)
-    handles = _panel(ax, lines, statistic, theme)
+    handles = draw_panel(ax, lines, statistic, theme)
     for (line, _), handle in zip(lines, handles, strict=True):
         handle.set_label(_noted(line.label, {"": _not_finite(line)}))
     caption = _caption([line for line, _ in lines], band)
@@ -234,6 +223,7 @@ def depth_profiles(
     *,
     band: str = "range",
     input: int | None = None,
+    colours: Colours = None,
     theme: str = "light",
 ) -> Figure:
     """Several statistics against depth, a panel each, under one legend; returns the Figure.
@@ -267,9 +257,9 @@ def depth_profiles(
     notes: dict[str, dict[str, str]] = {}
     captions = []
     for ax, statistic in zip(panels, present, strict=False):
-        lines = _lines(groups, statistic, band, input)
+        lines = _lines(groups, statistic, band, input, colours)
         short = NAMES[statistic][0].split(":")[0].lower()
-        for (line, _), handle in zip(lines, _panel(ax, lines, statistic, theme), strict=True):
+        for (line, _), handle in zip(lines, draw_panel(ax, lines, statistic, theme), strict=True):
             handles.setdefault(line.label, handle)
             notes.setdefault(line.label, {})[short] = _not_finite(line)
         captions.append(_caption([line for line, _ in lines], band))

@@ -7,12 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 from jaxinit._core import checks
 from jaxinit.plot._depth import depth_profiles
+from jaxinit.plot._findings import findings
+from jaxinit.plot._finite_width import finite_width
+from jaxinit.plot._parameters import parameters
 from jaxinit.plot._phase import phase_diagram
 from jaxinit.plot._spectrum import spectrum
 from jaxinit.plot._sweep import sweep_map
 from jaxinit.plot._training import training
 from jaxinit.plot._width_transfer import width_transfer
-from jaxinit.records import Convergence, PhaseDiagram, Propagation, Spectrum, Sweep, WidthTransfer
+from jaxinit.records import (
+    Convergence,
+    Diagnosis,
+    ParameterStatistics,
+    PhaseDiagram,
+    Propagation,
+    Record,
+    Spectrum,
+    Suggestion,
+    Sweep,
+    WidthTable,
+    WidthTransfer,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,18 +53,30 @@ _FIGURES: dict[type, Any] = {
     Spectrum: spectrum,
     Sweep: _sweep,
     WidthTransfer: width_transfer,
+    Diagnosis: findings,
+    ParameterStatistics: parameters,
+    Suggestion: parameters,
+    WidthTable: parameters,
 }
+#: The same by name, for records that live beside what makes them, in areas above this one.
+_BY_NAME: dict[str, Any] = {"FiniteWidth": finite_width, "InitTable": parameters}
+
+
+def _draw(record: Any) -> Any:
+    """What draws such a record, None if nothing does."""
+    found = (draw for kind, draw in _FIGURES.items() if isinstance(record, kind))
+    return next(found, _BY_NAME.get(type(record).__name__) if isinstance(record, Record) else None)
 
 
 def drawable(record: Any) -> bool:
-    """Whether there is a figure of such a record; a `Diagnosis`, for one, is told by its table alone.
+    """Whether there is a figure of such a thing, as there is of every record of this library.
 
     Example:
         >>> from jaxinit.plot import drawable
         >>> drawable("he_normal")
         False
     """
-    return isinstance(record, tuple(_FIGURES))
+    return _draw(record) is not None
 
 
 def figure(record: Any, **options: Any) -> Figure:
@@ -58,7 +85,9 @@ def figure(record: Any, **options: Any) -> Figure:
     Arguments:
         record: any record of jaxinit; or a sequence, or a mapping from labels to, Propagation records.
         options: those of the figure: `depth_profiles` for a Propagation, `training` for a Convergence, `phase_diagram`
-            for a PhaseDiagram, `spectrum` for a Spectrum, `sweep_map` for a Sweep of several networks.
+            for a PhaseDiagram, `spectrum` for a Spectrum, `sweep_map` for a Sweep of several networks, `findings` for a
+            Diagnosis, `finite_width` for a FiniteWidth, `width_transfer` for a WidthTransfer, `parameters` for what has
+            a row a parameter (ParameterStatistics, InitTable, Suggestion, WidthTable).
 
     Raises:
         TypeError: there is no figure for such an object.
@@ -77,8 +106,8 @@ def figure(record: Any, **options: Any) -> Figure:
         sample = next(iter(record.values()))
     if isinstance(sample, Sequence) and not isinstance(sample, str) and sample:
         sample = sample[0]
-    for kind, draw in _FIGURES.items():
-        if isinstance(sample, kind):
-            return draw(record, **options)
-    known = " or ".join(kind.__name__ for kind in _FIGURES)
+    draw = _draw(sample)
+    if draw is not None:
+        return draw(record, **options)
+    known = " or ".join([*(kind.__name__ for kind in _FIGURES), *_BY_NAME])
     raise checks.wrong_type("figure", "record", f"a {known} record", record)

@@ -14,7 +14,7 @@ from jaxinit.records import STATISTICS, Propagation, Statistic
 from jaxinit.records._depth import positions
 
 BANDS = ("range", "stderr", "none")
-_LN10 = math.log(10.0)
+LN10 = math.log(10.0)
 
 #: Saved as natural logarithms.
 _LOGARITHMS = ("log_second_moment", "log_grad_second_moment")
@@ -111,7 +111,7 @@ def _over_inputs(stat: Statistic, chosen: int | None) -> tuple[np.ndarray, ...]:
         return stat.mean.mean(1), stat.stderr.mean(1), stat.min.min(1), stat.max.max(1)
 
 
-def _log10(x: np.ndarray) -> np.ndarray:
+def log10(x: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(x > 0, np.log10(np.where(x > 0, x, 1.0)), np.where(np.isnan(x), np.nan, -np.inf))
 
@@ -137,9 +137,9 @@ def series(
     with np.errstate(invalid="ignore"):
         low, high = (centre - stderr, centre + stderr) if band == "stderr" else (least, most)
     if name in _LOGARITHMS:
-        centre, low, high = centre / _LN10, low / _LN10, high / _LN10
+        centre, low, high = centre / LN10, low / LN10, high / LN10
     elif name in _POSITIVE:
-        centre, low, high = _log10(centre), _log10(low), _log10(high)
+        centre, low, high = log10(centre), log10(low), log10(high)
     if band == "none" or stat.count < 2:
         low, high = centre, centre
     return Series(

@@ -10,8 +10,9 @@ import dataclasses
 import functools
 import importlib
 import io
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,17 @@ def look(index: int, theme: str = "light") -> Look:
         _MARKERS[(index + turn) % len(_MARKERS)],
         _DASHES[turn % len(_DASHES)],
     )
+
+
+#: Label -> number of its look, where a caller wants the same in several figures.
+Colours = Mapping[str, int] | None
+
+
+def numbers(labels: Iterable[str], colours: Colours = None) -> dict[str, int]:
+    """The number of each label's look: the one given, else the least that is free."""
+    labels, known = list(labels), dict(colours or {})
+    free = (n for n in itertools.count() if n not in known.values())
+    return {label: known[label] if label in known else next(free) for label in labels}
 
 
 def matplotlib() -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxinit._core import checks
 from jaxinit.plot import _style
+from jaxinit.plot._style import Colours
 from jaxinit.records import Convergence
 
 if TYPE_CHECKING:
@@ -102,7 +103,13 @@ def _log_worthy(values: np.ndarray) -> bool:
 
 
 def _draw_curves(
-    ax: Axes, record: Convergence, metric: str, at: str | float, band: str, theme: str
+    ax: Axes,
+    record: Convergence,
+    metric: str,
+    at: str | float,
+    band: str,
+    numbers: dict[str, int],
+    theme: str,
 ) -> list[Any]:
     per_step = metric == "train_loss"
     x = np.arange(record.steps, dtype=float) if per_step else record.evaluated_at.astype(float)
@@ -112,7 +119,7 @@ def _draw_curves(
         x, values, width = _windows(x, values)
     handles, drawn = [], []
     for i, r in enumerate(record.rates(at)):
-        look = _style.look(i, theme)
+        look = _style.look(numbers[record.initializers[i]], theme)
         middle, low, high = _over_seeds(values[i, r], band)
         every = max(1, len(x) // 8)
         (line,) = ax.plot(
@@ -138,6 +145,7 @@ def curves(
     ax: Axes | None = None,
     at: str | float = "best",
     band: str = "range",
+    colours: Colours = None,
     theme: str = "light",
 ) -> Axes:
     """A metric over training steps, one line an initializer; returns the Axes.
@@ -148,6 +156,7 @@ def curves(
         ax: where to draw; a new figure by default.
         at: the learning rate: "best" for each initializer, "common" for all, or a rate of the study.
         band: "range" (least to greatest over seeds), "quartiles" or "none"; the line is the median.
+        colours: numbers of colours by initializer, so that one keeps its own from figure to figure; others follow.
         theme: "light" or "dark", for a new figure.
 
     Diverged runs leave the picture where they diverge, and the legend counts them. Runs that were stopped at
@@ -173,20 +182,23 @@ def curves(
     metric = _metric("curves", record, metric, CURVES)
     checks.choice("curves", "band", band, BANDS)
     ax, new = _style.panel(ax, theme)
-    handles = _draw_curves(ax, record, metric, at, band, theme)
+    numbers = _style.numbers(record.initializers, colours)
+    handles = _draw_curves(ax, record, metric, at, band, numbers, theme)
     _style.legend(
         ax.figure if new else ax, handles, title=_caption(record, band, at), theme=theme if new else None
     )
     return ax
 
 
-def _draw_rates(ax: Axes, record: Convergence, metric: str, band: str, theme: str) -> list[Any]:
+def _draw_rates(
+    ax: Axes, record: Convergence, metric: str, band: str, numbers: dict[str, int], theme: str
+) -> list[Any]:
     order = np.argsort(record.learning_rates)
     rates = np.asarray(record.learning_rates, np.float64)[order]
     final, best = record.final(metric), record.best_rate()
     handles, drawn = [], []
     for i in range(len(record.initializers)):
-        look = _style.look(i, theme)
+        look = _style.look(numbers[record.initializers[i]], theme)
         middle, low, high = _over_seeds(final[i, order].T, band)
         (line,) = ax.plot(
             rates, middle, color=look.colour, linestyle=look.dash, linewidth=1.6, marker=look.marker,
@@ -220,13 +232,14 @@ def learning_rate_sensitivity(
     *,
     ax: Axes | None = None,
     band: str = "range",
+    colours: Colours = None,
     theme: str = "light",
 ) -> Axes:
     """A final metric against the learning rate, one line an initializer; returns the Axes.
 
     The metric is the test accuracy (or loss, where there is no accuracy) unless named. A diverged run counts
     as the worst outcome: accuracy 0; in losses it is left out and counted in the legend. A ring marks the
-    rate that validation data chose.
+    rate that validation data chose. The other arguments are those of `curves`.
 
     Raises:
         ValueError, TypeError: an argument breaks its rule, or the metric was not recorded.
@@ -249,14 +262,20 @@ def learning_rate_sensitivity(
     metric = _metric(where, record, metric or f"test_{record.measure}", tuple(_NAMES))
     checks.choice(where, "band", band, BANDS)
     ax, new = _style.panel(ax, theme)
-    handles = _draw_rates(ax, record, metric, band, theme)
+    numbers = _style.numbers(record.initializers, colours)
+    handles = _draw_rates(ax, record, metric, band, numbers, theme)
     caption = _caption(record, band, None) + "; ring: chosen on validation data"
     _style.legend(ax.figure if new else ax, handles, title=caption, theme=theme if new else None)
     return ax
 
 
 def training(
-    record: Convergence, *, at: str | float = "best", band: str = "range", theme: str = "light"
+    record: Convergence,
+    *,
+    at: str | float = "best",
+    band: str = "range",
+    colours: Colours = None,
+    theme: str = "light",
 ) -> Figure:
     """The training loss, the validation accuracy (or loss) and the learning rates, side by side.
 
@@ -279,11 +298,12 @@ def training(
     checks.choice("training", "band", band, BANDS)
     several = len(record.learning_rates) > 1
     figure, panels = _style.new_figure(1, 2 + several, size=(5.0 * (2 + several), 4.4), theme=theme)
-    handles = _draw_curves(panels[0], record, "train_loss", at, band, theme)
-    _draw_curves(panels[1], record, f"validation_{record.measure}", at, band, theme)
+    numbers = _style.numbers(record.initializers, colours)
+    handles = _draw_curves(panels[0], record, "train_loss", at, band, numbers, theme)
+    _draw_curves(panels[1], record, f"validation_{record.measure}", at, band, numbers, theme)
     caption = _caption(record, band, at)
     if several:
-        _draw_rates(panels[2], record, f"test_{record.measure}", band, theme)
+        _draw_rates(panels[2], record, f"test_{record.measure}", band, numbers, theme)
         caption += "; ring: rate chosen on validation data"
     _style.legend(figure, handles, title=caption, theme=theme)
     return figure

@@ -25,8 +25,22 @@ _PANELS = {
     "correlation": "Correlation of the pre-activations of two inputs against depth",
     "dead_fraction": "Share of units that are off for every input, against depth",
 }
+#: What the figure of a record shows.
+_TOLD = {
+    "Diagnosis": "where along the network each finding lies",
+    "FiniteWidth": "the typical draw and the mean over draws, by layer",
+    "InitTable": "the size of the entries that were drawn, parameter by parameter",
+    "ParameterStatistics": "gradients and first updates, parameter by parameter",
+    "PhaseDiagram": "order, chaos, and the edge between them",
+    "Spectrum": "density of the squared singular values of the Jacobian",
+    "Suggestion": "each parameter as it is and as suggested",
+    "Sweep": "what arrives, over the grid",
+    "WidthTable": "what each parameter is multiplied with",
+    "WidthTransfer": "size of each layer's value and of its change, against width",
+}
 #: Rows of a table at most; the records themselves have all.
 _ROWS = 1000
+_NARROW = 6.5  # inches that stand side by side
 _WARN = ("vanishing", "exploding", "chaotic", "collapsing", "uneven", "saturated")
 _TONE = {"": "", "alive": "ok", **dict.fromkeys(_WARN, "warn")}
 
@@ -69,10 +83,19 @@ def entries(records: Any) -> list[Entry]:
 
 
 def _drawn(figure: Any, description: str) -> str:
-    return _html.picture(svg(figure, description), description, wide=len(figure.axes) > 2)
+    wide = figure.get_figwidth() > _NARROW
+    return _html.picture(svg(figure, description), description, wide=wide)
 
 
-def _depth_figures(spread: Sequence[Entry]) -> list[str]:
+def _colours(found: Sequence[Entry]) -> dict[str, int]:
+    """One colour a label, in all figures of the page: networks first, then the initializers that were trained."""
+    labels = [entry.label for entry in found if isinstance(entry.record, Propagation)]
+    for entry in found:
+        labels += entry.record.initializers if isinstance(entry.record, Convergence) else ()
+    return {label: n for n, label in enumerate(dict.fromkeys(labels))}
+
+
+def _depth_figures(spread: Sequence[Entry], colours: dict[str, int]) -> list[str]:
     """A figure a statistic, all records of one kind of sites together, those of one label in one colour."""
     families: dict[tuple[str, ...], dict[str, list[Propagation]]] = {}
     for entry in spread:
@@ -84,19 +107,29 @@ def _depth_figures(spread: Sequence[Entry]) -> list[str]:
         everything = [r for group in family.values() for r in group]
         for statistic, description in _PANELS.items():
             if any(recorded(r, statistic) for r in everything):
-                out.append(_drawn(depth_profile(family, statistic).figure, description))
+                out.append(_drawn(depth_profile(family, statistic, colours=colours).figure, description))
     return out
 
 
-def _training_figures(record: Convergence) -> list[str]:
+def _training_figures(record: Convergence, colours: dict[str, int]) -> list[str]:
     measure = record.measure
     drawn = [
-        (curves(record, "train_loss"), "Training loss, each initializer at its best rate"),
-        (curves(record, f"validation_{measure}"), f"Validation {measure} while training"),
+        (
+            curves(record, "train_loss", colours=colours),
+            "Training loss, each initializer at its best rate",
+        ),
+        (curves(record, f"validation_{measure}", colours=colours), f"Validation {measure} while training"),
     ]
     if len(record.learning_rates) > 1:
-        drawn.append((learning_rate_sensitivity(record), f"Test {measure} against the learning rate"))
+        words = f"Test {measure} against the learning rate"
+        drawn.append((learning_rate_sensitivity(record, colours=colours), words))
     return [_drawn(ax.figure, words) for ax, words in drawn]
+
+
+def _own_figure(name: str, record: Record) -> str:
+    """The figure of a record that shares it with no other."""
+    told = _TOLD.get(type(record).__name__, "")
+    return _drawn(figure(record), f"{name}: {told}" if told else name)
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
@@ -165,7 +198,7 @@ def report(
 
     The file needs no network and no other file. Its figures are drawings inside it that follow the reader's light or
     dark theme (print is light); a click on a header sorts a table, by keyboard too, and without scripts the page is
-    whole. Records without a figure are told by their tables. Needs the extra `plot`.
+    whole. A label has one colour in all figures. Needs the extra `plot`.
 
     Returns:
         The path written.
@@ -187,12 +220,13 @@ def report(
     named = {entry.name: entry.record for entry in found}
     spread = {name: r for name, r in named.items() if isinstance(r, Propagation)}
     others = {name: r for name, r in named.items() if name not in spread}
-    figures = _depth_figures([entry for entry in found if isinstance(entry.record, Propagation)])
+    colours = _colours(found)
+    figures = _depth_figures([entry for entry in found if isinstance(entry.record, Propagation)], colours)
     for name, record in others.items():
         if isinstance(record, Convergence):
-            figures += _training_figures(record)
+            figures += _training_figures(record, colours)
         elif drawable(record):
-            figures.append(_drawn(figure(record), name))
+            figures.append(_own_figure(name, record))
     worst, faults = worst_table(spread), findings_table(spread)
     tables = [_html.table(t) for t in depth_tables(spread)]
     tables += [_own_table(record) for record in others.values()]

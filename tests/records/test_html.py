@@ -197,3 +197,8 @@ def test_the_escape_is_what_keeps_it_safe(monkeypatch: pytest.MonkeyPatch) -> No
     assert "script" not in {tag for tag, _ in read(record._repr_html_()).tags}
     monkeypatch.setattr(_html, "_plain", str)
     assert "script" in {tag for tag, _ in read(record._repr_html_()).tags}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda c: c.__name__)
+def test_every_record_has_a_figure(kind: type[Record], records: dict[type, Record]) -> None:
+    assert ji.plot.drawable(records[kind]) or kind is Calibration

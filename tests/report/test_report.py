@@ -139,13 +139,25 @@ def test_labels_and_config_are_escaped(synthetic, tmp_path):
 
 
 def test_every_record_is_told(synthetic, tmp_path):
-    """Those without a figure by their tables, a sweep by its heat maps."""
+    """A diagnosis by its map and its table, a sweep by its heat maps."""
     record = synthetic.propagation(0.5)
     records = {"found": diagnose(record), "grid": Sweep.of({"n": (1, 2)}, [record, record])}
     source, reader = read(report(records, tmp_path / "r.html"))
-    assert reader.headings[1:4] == ["Verdict", "Figures", "Tables"] and reader.tags.count("figure") == 1
-    assert '<figure class="whole">' in source and "found: vanishing" in "".join(reader.text)
+    assert reader.headings[1:4] == ["Verdict", "Figures", "Tables"] and reader.tags.count("figure") == 2
+    assert source.count('<figure class="whole">') == 2 and "found: where along the network" in source
+    assert "found: vanishing" in "".join(reader.text)
     assert 'data-label="what">The signal falls' in source  # rows are cards on a phone
+
+
+def test_a_label_keeps_its_colour_from_figure_to_figure(synthetic, tmp_path):
+    """Training has the initializers in another order than the networks, and one more of them."""
+    p = synthetic.propagation
+    records = {"he": p(1.0), "xavier": p(0.5), "training": synthetic.convergence(("zeros", "xavier", "he"))}
+    source, _ = read(report(records, tmp_path / "r.html"))
+    figures = re.findall(r"<figure.*?</figure>", source, re.S)
+    hues = [list(dict.fromkeys(re.findall(r"stroke: var\(--figure-(\d)", f))) for f in figures]
+    assert len(hues) == 7 and hues[:4] == [["0", "1"]] * 4  # he, xavier
+    assert hues[4:] == [["2", "1", "0"]] * 3  # zeros, xavier, he: in the order of the study
 
 
 def test_records_alone_and_in_lists(synthetic, tmp_path):

@@ -113,6 +113,21 @@ class GaussianKnown:
         )  # fmt: skip
         return _nan_if(full, _frames.combine(a, self.y) + _frames.combine(b, value)), known
 
+    def coordinates(self, x: jax.Array) -> jax.Array:
+        """Of vectors that W has been multiplied with, x @ W: x = coordinates @ P."""
+        return _frames.gram(x, self.p)
+
+    def squares(self, scale: Any) -> tuple[jax.Array, jax.Array]:
+        """How many of the independent normals that W is made of are known, and the sum of their squares.
+
+        ||W||^2 = ||Y||^2 + ||Z (I - P^T P)||^2 + ||(I - P^T P) W' (I - Q^T Q)||^2.
+        """
+        (n_in, n_out), dtype = (self.p.shape[1], self.q.shape[1]), self.p.dtype
+        here, there = (jnp.sum(jnp.any(f != 0, axis=1), dtype=dtype) for f in (self.p, self.q))
+        rest = _frames.project_out(self.z, self.p)
+        total = jnp.sum(jnp.square(self.y / scale)) + jnp.sum(jnp.square(rest / scale))
+        return here * n_out + there * (n_in - here), total
+
     def matrix(self, key: Any, scale: Any) -> jax.Array:
         """A whole W that agrees with everything seen, drawn from its law given that."""
         fresh = normals(key, self.p.shape[1], self.q.shape[1], self.p.dtype) * scale
@@ -149,6 +164,15 @@ class HaarKnown:
         counts = self.counts + jnp.asarray([rows, rows, 1], jnp.float32)
         known = HaarKnown(_put(self.t, new, used), _put(self.s, value, used), counts, self.shape)
         return _nan_if(full, y), known
+
+    def coordinates(self, x: jax.Array) -> jax.Array:
+        """Of vectors that W has been multiplied with, x @ W: x = coordinates @ T."""
+        return _frames.gram(pad(x, self.t.shape[1]), self.t)
+
+    def squares(self, scale: Any) -> tuple[jax.Array, jax.Array]:
+        """Nothing of ||W||^2 is random."""
+        zero = jnp.zeros((), self.t.dtype)
+        return zero, zero
 
     def matrix(self, key: Any, scale: Any) -> jax.Array:
         """A whole W that agrees with everything seen, drawn from its law given that."""

@@ -24,8 +24,11 @@ LAWS: dict[str, Any] = {"gaussian": GaussianKnown, "haar": HaarKnown}
 # `settle` starts it with all that is known at the end, each use adds its cotangents and hands it on.
 
 
-def _step(known: Known, key: Any, x: jax.Array, scale: jax.Array, left: bool) -> tuple[jax.Array, Known]:
-    """The next product, with the key that the number of products so far names."""
+def step(known: Known, key: Any, x: jax.Array, scale: Any, left: bool) -> tuple[jax.Array, Known]:
+    """x W, or (left) x W^T, for `x` (rows, n), and all that is known then.
+
+    Drawn with the key that the number of products so far names.
+    """
     key = jax.random.fold_in(key, known.counts[2].astype(jnp.uint32))
     if left:
         y, known = known.transposed.product(key, x, scale)
@@ -35,18 +38,18 @@ def _step(known: Known, key: Any, x: jax.Array, scale: jax.Array, left: bool) ->
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _use(known: Known, key: Any, x: jax.Array, scale: jax.Array, left: bool) -> tuple[jax.Array, Known]:
-    return _step(known, key, x, scale, left)
+    return step(known, key, x, scale, left)
 
 
 def _use_forward(known: Known, key: Any, x: jax.Array, scale: jax.Array, left: bool) -> Any:
-    y, known = _step(known, key, x, scale, left)
+    y, known = step(known, key, x, scale, left)
     return (y, known), (key, scale, y)
 
 
 def _use_backward(left: bool, saved: Any, cotangents: tuple[jax.Array, Known]) -> Any:
     key, scale, y = saved
     d, known = cotangents
-    dx, further = _step(known, key, d, scale, not left)
+    dx, further = step(known, key, d, scale, not left)
     dx = jnp.where(known.counts[2] > 0, dx, jnp.nan)  # not settled: nothing is known of the forward pass
     return further, None, dx, jnp.sum(d * y) / scale
 

@@ -36,8 +36,8 @@ _KINDS = {
 
 _INFO = core.DebugInfo("jaxinit.probe", "a piece of the model", None, None)
 
-#: Values of a body's execution: outputs, and the rows of the places inside by index.
-Ran = tuple[list[Any], dict[int, Any]]
+#: Values of a body's execution: outputs, the rows of the places inside by index, and what is threaded through it.
+Ran = tuple[list[Any], dict[int, Any], Any]
 
 
 def kind_of(eqn: core.JaxprEqn) -> str | None:
@@ -90,39 +90,43 @@ def piece(inputs: Sequence[Any], outputs: Sequence[Any], eqns: Sequence[core.Jax
 def run_again(
     eqn: core.JaxprEqn,
     args: list[Any],
-    runs: Sequence[Callable[[list[Any], dict[int, Any]], Ran]],
+    runs: Sequence[Callable[[list[Any], dict[int, Any], Any], Ran]],
     inside: Sequence[Sequence[int]],
     probes: dict[int, Any],
     absent: Callable[[int], Any],
+    threads: Any,
 ) -> Ran:
-    """Execute the equation with other bodies: `runs[b](inputs, probes) -> outputs, rows`.
+    """Execute the equation with other bodies: `runs[b](inputs, probes, threads) -> outputs, rows, threads`.
 
     `inside[b]` are the places in body b; `probes` theirs, one along the loop's axis for each iteration, as
-    the rows come back. `absent(place)` is the row of a place in a branch that is not taken.
+    the rows come back. `absent(place)` is the row of a place in a branch that is not taken. `threads` is handed from
+    each body, and each iteration, to the next.
     """
     kind = kind_of(eqn)
     if kind == CALL:
-        return runs[0](args, probes)
+        return runs[0](args, probes, threads)
     if kind == REMAT:
         again = jax.checkpoint(runs[0], prevent_cse=eqn.params["prevent_cse"], policy=eqn.params["policy"])
-        return again(args, probes)
+        return again(args, probes, threads)
     if kind == SCAN:
-        return _scan(eqn, args, runs[0], probes)
-    return _cond(args, runs, inside, probes, absent)
+        return _scan(eqn, args, runs[0], probes, threads)
+    return _cond(args, runs, inside, probes, absent, threads)
 
 
-def _scan(eqn: core.JaxprEqn, args: list[Any], run: Callable[..., Ran], probes: dict[int, Any]) -> Ran:
+def _scan(
+    eqn: core.JaxprEqn, args: list[Any], run: Callable[..., Ran], probes: dict[int, Any], threads: Any
+) -> Ran:
     consts, carried, length, reverse = loop_of(eqn)
     fixed, carry, stacks = args[:consts], args[consts : consts + carried], args[consts + carried :]
 
-    def step(carry: list[Any], each: tuple[list[Any], dict[int, Any]]) -> Any:
-        outs, rows = run([*fixed, *carry, *each[0]], each[1])
-        return outs[:carried], (outs[carried:], rows)
+    def step(carry: tuple[list[Any], Any], each: tuple[list[Any], dict[int, Any]]) -> Any:
+        outs, rows, threads = run([*fixed, *carry[0], *each[0]], each[1], carry[1])
+        return (outs[:carried], threads), (outs[carried:], rows)
 
-    carry, (stacked, rows) = jax.lax.scan(
-        step, carry, (stacks, probes), length=length, reverse=reverse, unroll=eqn.params["unroll"]
+    (carry, threads), (stacked, rows) = jax.lax.scan(
+        step, (carry, threads), (stacks, probes), length=length, reverse=reverse, unroll=eqn.params["unroll"]
     )
-    return [*carry, *stacked], rows
+    return [*carry, *stacked], rows, threads
 
 
 def _cond(
@@ -131,12 +135,13 @@ def _cond(
     inside: Sequence[Sequence[int]],
     probes: dict[int, Any],
     absent: Callable[[int], Any],
+    threads: Any,
 ) -> Ran:
     def branch(b: int) -> Callable[..., Ran]:
-        def run(operands: list[Any], probes: dict[int, Any]) -> Ran:
-            outs, rows = runs[b](operands, {p: probes[p] for p in inside[b]})
-            return outs, {p: rows[p] if p in rows else absent(p) for p in probes}
+        def run(operands: list[Any], probes: dict[int, Any], threads: Any) -> Ran:
+            outs, rows, threads = runs[b](operands, {p: probes[p] for p in inside[b]}, threads)
+            return outs, {p: rows[p] if p in rows else absent(p) for p in probes}, threads
 
         return run
 
-    return jax.lax.switch(args[0], [branch(b) for b in range(len(runs))], args[1:], probes)
+    return jax.lax.switch(args[0], [branch(b) for b in range(len(runs))], args[1:], probes, threads)

@@ -13,10 +13,11 @@ from jax.extend import core
 from jaxinit.models import MARK
 from jaxinit.probe import _equations as equations
 from jaxinit.probe._layout import Layout
+from jaxinit.probe._operands import Product
 from jaxinit.probe._plan import Block, Place
 from jaxinit.probe._rows import backward_row, forward_row
-from jaxinit.probe._unformed import Unformed, multiply
-from jaxinit.probe._uses import Product
+from jaxinit.probe._thread import Thread, begin, settle
+from jaxinit.probe._unformed import multiply
 
 __all__ = ["Watched"]
 
@@ -51,13 +52,23 @@ class Watched:
         """The zeros to differentiate with respect to: place -> (loops..., entries of a backward row)."""
         return {p: jnp.zeros((*_lengths(self.places[p]), self.backward), jnp.float32) for p in self.watched}
 
-    def __call__(self, inputs: Sequence[Any], probes: dict[int, Any]) -> equations.Ran:
+    def __call__(self, inputs: Sequence[Any], probes: dict[int, Any]) -> tuple[list[Any], dict[int, Any]]:
         """The program's outputs and the forward rows, place -> (loops..., entries)."""
-        return self._run(self.block, list(inputs), probes, 0)
+        outs, rows, _ = self._run(self.block, list(inputs), probes, {}, 0)
+        return outs, rows
 
-    def _run(self, block: Block, inputs: list[Any], probes: dict[int, Any], depth: int) -> equations.Ran:
+    def _run(
+        self,
+        block: Block,
+        inputs: list[Any],
+        probes: dict[int, Any],
+        given_threads: dict[int, Thread],
+        depth: int,
+    ) -> equations.Ran:
         env: dict[Any, Any] = dict(zip(block.jaxpr.constvars, block.consts, strict=True))
         env.update(zip(block.jaxpr.invars, inputs, strict=True))
+        own = {n: begin(inputs[at].probe, *how) for n, (at, how) in block.begins.items()}
+        threads = {**given_threads, **own}
         rows: dict[int, Any] = {}
         seen: dict[Any, Any] = {}
 
@@ -74,11 +85,11 @@ class Watched:
             if eqn.primitive is MARK:
                 outs = given
             elif index in block.shaping:
-                outs = [next(v for v in given if isinstance(v, Unformed))]
+                outs = [tuple(given) if len(given) > 1 else given[0]]
             elif index in block.products:
-                outs = [_multiplied(eqn, block.products[index], given, seen)]
+                outs = [_multiplied(eqn, block.products[index], given, seen, threads)]
             elif index in block.inside:
-                outs, inner = self._enter(block, index, given, probes, depth)
+                outs, inner = self._enter(block, index, given, probes, threads, depth)
                 rows.update(inner)
             else:
                 alone = _segment([eqn], 0, dict.fromkeys(eqn.outvars, 0))
@@ -89,7 +100,10 @@ class Watched:
             for variable, place in block.taps.get(index, []):
                 if place in probes:
                     env[variable], rows[place] = self._tap(env[variable], place, probes[place])
-        return [read(v) for v in block.jaxpr.outvars], rows
+        outs = [read(v) for v in block.jaxpr.outvars]
+        if own:
+            outs = _settled({n: threads.pop(n) for n in own}, outs)
+        return outs, rows, threads
 
     def _tap(self, x: Any, place: int, probe: Any) -> tuple[Any, Any]:
         at = self.places[place]
@@ -98,14 +112,27 @@ class Watched:
         return _tapped(x, probe, lambda g: backward_row(g, at.batch_axis, self.layout), send), row
 
     def _enter(
-        self, block: Block, index: int, given: list[Any], probes: dict[int, Any], depth: int
-    ) -> equations.Ran:
+        self,
+        block: Block,
+        index: int,
+        given: list[Any],
+        probes: dict[int, Any],
+        threads: dict[int, Thread],
+        depth: int,
+    ) -> tuple[list[Any], dict[int, Any]]:
         eqn, blocks = block.jaxpr.eqns[index], block.inside[index]
         inner = depth + (equations.kind_of(eqn) == equations.SCAN)
         inside = [[p for p in b.places() if p in probes] for b in blocks]
-        runs = [lambda args, probes, b=b: self._run(b, list(args), probes, inner) for b in blocks]
+        runs = [
+            lambda args, probes, threads, b=b: self._run(b, list(args), probes, threads, inner)
+            for b in blocks
+        ]
         own = {p: probes[p] for places in inside for p in places}
-        return equations.run_again(eqn, given, runs, inside, own, lambda p: self._absent(p, depth))
+        through = {n: threads[n] for n in sorted(set().union(*(b.threaded for b in blocks)))}
+        absent = partial(self._absent, depth=depth)
+        outs, rows, through = equations.run_again(eqn, given, runs, inside, own, absent, through)
+        threads.update(through)
+        return outs, rows
 
     def _absent(self, place: int, depth: int) -> Any:
         return jnp.zeros((*_lengths(self.places[place])[depth:], self.forward), jnp.float32)
@@ -130,9 +157,32 @@ def _tapped(x: Any, probe: Any, row: Callable[[Any], Any], send: Callable[[Any],
     return tap(x, probe)
 
 
-def _multiplied(eqn: core.JaxprEqn, product: Product, given: Sequence[Any], seen: dict[Any, Any]) -> Any:
-    operand = product.operand
-    return multiply(eqn, operand, product.law, given[operand], given[1 - operand], seen)
+def _multiplied(
+    eqn: core.JaxprEqn,
+    products: Sequence[Product],
+    given: Sequence[Any],
+    seen: dict[Any, Any],
+    threads: dict[int, Thread],
+) -> Any:
+    """The value of an equation that multiplies a parameter, or several that are joined."""
+    operand, values = products[0].operand, []
+    weights = given[operand] if len(products) > 1 else (given[operand],)
+    for product, weight in zip(products, weights, strict=True):
+        thread = threads.get(product.parameter)
+        value, thread = multiply(eqn, product, weight, given[1 - operand], seen, thread)
+        values.append(value)
+        if thread is not None:
+            threads[product.parameter] = thread
+    return jnp.concatenate(values, products[0].axis) if len(values) > 1 else values[0]
+
+
+def _settled(threads: dict[int, Thread], values: list[Any]) -> list[Any]:
+    """The values, of which those that have gradients give the threads what is known at the end."""
+    some = [n for n, v in enumerate(values) if jnp.issubdtype(v.dtype, jnp.inexact)]
+    out = list(values)
+    for n, v in zip(some, settle(threads, [values[n] for n in some]), strict=True):
+        out[n] = v
+    return out
 
 
 def _variables(eqn: core.JaxprEqn) -> list[Any]:

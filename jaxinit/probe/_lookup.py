@@ -18,7 +18,7 @@ from jaxinit.probe import _equations as equations
 from jaxinit.probe._layout import exponent, power
 from jaxinit.probe._rows import wide
 
-__all__ = ["is_lookup", "look_up", "tokens"]
+__all__ = ["filled", "is_lookup", "look_up", "places", "tokens"]
 
 _MODES = (GatherScatterMode.FILL_OR_DROP, GatherScatterMode.CLIP, GatherScatterMode.PROMISE_IN_BOUNDS)
 
@@ -35,18 +35,27 @@ def is_lookup(eqn: core.JaxprEqn) -> bool:
     )
 
 
+def places(eqn: core.JaxprEqn, index: Any) -> tuple[Any, Any]:
+    """Which rows of the table a lookup takes, within it; and which of them were asked for within it."""
+    rows, flat = equations.aval(eqn.invars[0]).shape[0], index.reshape(-1)
+    return jnp.clip(flat, 0, rows - 1), (flat >= 0) & (flat < rows)
+
+
+def filled(eqn: core.JaxprEqn, y: Any, inside: Any) -> Any:
+    """Rows looked up, those asked for outside the table as the lookup has them."""
+    if GatherScatterMode.from_any(eqn.params["mode"]) != GatherScatterMode.FILL_OR_DROP:
+        return y
+    fill = eqn.params["fill_value"]
+    return jnp.where(inside[:, None], y, jnp.nan if fill is None else fill)
+
+
 def look_up(eqn: core.JaxprEqn, stddev: float, key: Any, probe: Any, index: Any) -> Any:
     """The value of the equation, for a table of N(0, stddev^2) entries that `key` names."""
     table, out = equations.aval(eqn.invars[0]), equations.aval(eqn.outvars[0])
-    mode, rows = GatherScatterMode.from_any(eqn.params["mode"]), table.shape[0]
-    flat = index.reshape(-1)
-    inside = (flat >= 0) & (flat < rows)
-    kept = jnp.clip(flat, 0, rows - 1)
-    y = _rows(key, probe, kept, inside | (mode != GatherScatterMode.FILL_OR_DROP), table.size // rows, stddev)
-    if mode == GatherScatterMode.FILL_OR_DROP:
-        fill = eqn.params["fill_value"]
-        y = jnp.where(inside[:, None], y, jnp.nan if fill is None else fill)
-    return y.reshape(out.shape).astype(out.dtype)
+    kept, inside = places(eqn, index)
+    dropped = GatherScatterMode.from_any(eqn.params["mode"]) == GatherScatterMode.FILL_OR_DROP
+    y = _rows(key, probe, kept, inside | (not dropped), table.size // table.shape[0], stddev)
+    return filled(eqn, y, inside).reshape(out.shape).astype(out.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))

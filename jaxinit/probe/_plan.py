@@ -75,8 +75,10 @@ class Block:
     """A program with its places: `taps[i]` are the (variable, place) known after equation i, `-1` its inputs;
     `inside[i]` the blocks of the bodies of equation i.
 
-    Where parameters are never formed: `products[i]` says how equation i multiplies one of them (`_uses.Product`), and
-    the equations `shaping` only give one another shape.
+    Where parameters are never formed: `products[i]` says how equation i multiplies one of them, or several that are
+    joined (`_operands.Product`), and the equations `shaping` only hand them on. Of those multiplied more than once,
+    `begins` says which input of this block is one of them, and how its thread begins there, by parameter
+    (`_thread.begin`); `threaded` are those whose threads come from outside.
     """
 
     jaxpr: core.Jaxpr
@@ -85,6 +87,8 @@ class Block:
     inside: dict[int, list[Block]] = dataclasses.field(default_factory=dict)
     products: dict[int, Any] = dataclasses.field(default_factory=dict)
     shaping: set[int] = dataclasses.field(default_factory=set)
+    begins: dict[int, tuple[int, Any]] = dataclasses.field(default_factory=dict)
+    threaded: set[int] = dataclasses.field(default_factory=set)
 
     @property
     def unformed(self) -> bool:
@@ -154,7 +158,7 @@ class _Walk:
         around = (loops, branch)
         for index, eqn in enumerate(jaxpr.eqns):
             if eqn.primitive is MARK:
-                self._mark(block, index, eqn, view, same, outputs, operations, around)
+                self._mark(block, index, eqn, view, same, outputs, operations, direct, around)
             elif equations.kind_of(eqn) is not None:
                 for value, place in zip(
                     eqn.outvars, self._enter(block, index, eqn, origins, direct, around), strict=False
@@ -176,12 +180,16 @@ class _Walk:
         same: dict[Any, Any],
         outputs: dict[Any, Place],
         operations: dict[Any, Place],
+        direct: dict[Any, int],
         around: tuple[tuple[Loop, ...], int | None],
     ) -> None:
         (given,), (value,), what = eqn.invars, eqn.outvars, eqn.params
         path = self._rename(what["path"])
         self._move(path, what["role"])
         if isinstance(given, core.Literal):
+            return
+        if given in direct:  # a module that is given, or hands out, a parameter as it is: no signal
+            direct[value] = direct[given]
             return
         source = same[value] = same.get(given, given)
         if not _measurable(value) or (what["role"] == "output" and source in outputs):

@@ -12,10 +12,12 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from jaxinit.probe import _equations as equations
+from jaxinit.probe._again import Threading, count_of, is_again, threading
 from jaxinit.probe._drawn import Drawn, laws
 from jaxinit.probe._lookup import is_lookup, tokens
+from jaxinit.probe._operands import Product, matrix_shape, taken_axes
 from jaxinit.probe._plan import Plan
-from jaxinit.probe._unformed import matrix_shape, smaller, stand_in
+from jaxinit.probe._unformed import kind_of, smaller, stand_in
 from jaxinit.probe._uses import Use, Uses, uses_of
 from jaxinit.probe._wanted import Wanted, want
 
@@ -75,37 +77,76 @@ def treat(plan: Plan, init: Callable[[Any, Any], Any], args: Any, approximate: b
     key = jax.random.key(0, impl="threefry2x32")
     program, shape = jax.make_jaxpr(init, return_shape=True)(key, args)
     drawn, uses, count = laws(program), uses_of(plan), len(plan.parameters)
-    against = {n: _against(plan, n, uses, drawn[n], approximate) for n in range(count)}
+    against: dict[int, str | None] = {}
+    threads: dict[int, Threading] = {}
+    for n in range(count):
+        found = _decided(plan, n, uses, drawn[n], approximate)
+        against[n] = found if isinstance(found, str) else None
+        if isinstance(found, Threading):
+            threads[n] = found
     _apart(drawn, against)
     while True:
         kept = {n: law for n, law in enumerate(drawn[:count]) if law is not None and against[n] is None}
         wanted = want(program, [n not in kept for n in range(len(program.jaxpr.outvars))])
-        entangled = [n for n, law in kept.items() if wanted.executes(law.source)]
-        if not entangled:
+        new = {n: "other parameters are computed from it" for n in kept if wanted.executes(kept[n].source)}
+        for n in kept:
+            if any(other not in kept for use in uses.products[n] for other in use.joined):
+                new[n] = "it is joined with parameters that are materialized"
+        if not new:
             break
-        against.update(dict.fromkeys(entangled, "other parameters are computed from it"))
+        against.update(new)
+    words = [f"materialized: {against[n]}" for n in range(count)]
     for n, law in kept.items():
-        uses.multiply(n, law)
-    words = [
-        f"implicit ({_name(kept[n])})" if n in kept else f"materialized: {against[n]}" for n in range(count)
-    ]
+        again = threads.get(n)
+        _leave_unformed(plan, n, law, uses, again)
+        words[n] = f"implicit ({_name(law)})"
+        if again is not None:
+            words[n] += f", {count_of(uses.products[n])} products conditioned on one another"
     size = sum(_bytes(program.jaxpr.outvars[n]) for n in kept)
     return Treatment(plan, kept, tuple(words), size, wanted, jax.tree.structure(shape))
 
 
-def _against(plan: Plan, n: int, uses: Uses, law: Drawn | None, approximate: bool) -> str | None:
-    """Why a parameter has to be formed, or None."""
+def _leave_unformed(plan: Plan, n: int, law: Drawn, uses: Uses, again: Threading | None) -> None:
+    """Tell the blocks that hold the products of a parameter to draw them."""
+    layer, own = _layer(plan, n), uses.products[n]
+    for k, use in enumerate(own):
+        way = None if again is None else again.uses[k]
+        parts = use.block.products.setdefault(use.equation, [None] * len(use.joined))
+        parts[use.part] = Product(
+            n, law, use.operand, use.weight(layer), use.value(layer), use.value_axis, way
+        )
+    for block, index in uses.shaping.get(n, []):
+        block.shaping.add(index)
+    if again is not None:
+        home = own[0].chain[0]
+        dtype = jnp.promote_types(jnp.float32, equations.aval(own[0].eqn.outvars[0]).dtype)
+        home.begins[n] = uses.given[n], (again.shape, again.capacity, kind_of(law), law.stddev, dtype)
+        for use in own:
+            for block in use.chain[1:]:
+                block.threaded.add(n)
+
+
+def _layer(plan: Plan, n: int) -> tuple[int, ...]:
+    return tuple(plan.shapes[n][len(plan.stacked.get(n, ())) :])
+
+
+def _decided(plan: Plan, n: int, uses: Uses, law: Drawn | None, approximate: bool) -> str | Threading | None:
+    """Why a parameter has to be formed; or how it is threaded through the program; or None: it is multiplied once."""
     products = uses.products.get(n, [])
-    if len(plan.shapes[n]) - len(plan.stacked.get(n, ())) < 2:
+    layer = _layer(plan, n)
+    if len(layer) < 2:
         return "it is no matrix"
     if n in uses.against:
         return uses.against[n]
-    if len(products) != 1:
-        return "no product uses it" if not products else f"{len(products)} products use it"
+    if not products:
+        return "no product uses it"
     if law is None:
         return "its law is not known from how it is drawn"
-    (use,) = products
-    return _shape_against(plan, n, use, law) or _law_against(use, law, approximate)
+    reason = next((r for r in (_law_against(use, law, approximate) for use in products) if r), None)
+    if is_again(products):
+        found = threading(products, layer, law)
+        return found if isinstance(found, str) or reason is None else reason
+    return _shape_against(products[0], layer, law) or reason
 
 
 def _law_against(use: Use, law: Drawn, approximate: bool) -> str | None:
@@ -119,32 +160,29 @@ def _law_against(use: Use, law: Drawn, approximate: bool) -> str | None:
     return None
 
 
-def _shape_against(plan: Plan, n: int, use: Use, law: Drawn) -> str | None:
-    name = use.eqn.primitive.name
+def _shape_against(use: Use, layer: Sequence[int], law: Drawn) -> str | None:
+    name, params = use.eqn.primitive.name, use.eqn.params
     if name == "gather":
         taken, there = tokens(use.eqn)
         if law.kind == "orthogonal" or use.shaped or not is_lookup(use.eqn):
             return "it is not looked up by rows that are independent"
         return None if taken < there else "as many of its rows are looked up as it has"
-    if name == "conv_general_dilated":
-        if max(use.eqn.params["feature_group_count"], use.eqn.params["batch_group_count"]) > 1:
-            return "it is several matrices, one for each group of channels"
-        if law.kind == "orthogonal":
-            return "its rows and columns are not those of the orthogonal matrix"
-        return (
-            None
-            if smaller(*matrix_shape(use.eqn, use.operand), law)
-            else "it is smaller than what its products need"
-        )
-    contracted, batch = use.eqn.params["dimension_numbers"]
-    if law.kind == "orthogonal" and any(batch):
-        return "it is several matrices, one for each member of a batch"
+    batch: Sequence[Any] = ()
+    if name == "dot_general":
+        batch = params["dimension_numbers"][1][use.operand]
+    elif params["batch_group_count"] > 1:
+        return "it is several matrices, one for each group of the batch"
     if law.kind == "orthogonal":
-        rows = set(range(law.rows))
-        columns = set(range(law.rows, len(plan.shapes[n]) - use.loops))
-        if law.stacked != use.loops or use.shaped or set(contracted[use.operand]) not in (rows, columns):
+        if batch:
+            return "it is several matrices, one for each member of a batch"
+        if name != "dot_general" and params["feature_group_count"] > 1:
+            return "it is several matrices, one for each group of channels"
+        sides = [frozenset(range(a, b)) for a, b in ((0, law.rows), (law.rows, len(layer)))]
+        over = taken_axes(use.eqn, use.operand, len(layer))
+        summed = None if use.axes is None else frozenset(use.axes[n] - use.loops for n in over)
+        if law.stacked != use.loops or summed not in sides:
             return "its rows and columns are not those of the orthogonal matrix"
-    if not smaller(*matrix_shape(use.eqn, use.operand), law):
+    if not smaller(*matrix_shape(use.eqn, use.operand, use.weight(layer), use.value(layer)), law):
         return "it is smaller than what its products need"
     return None
 

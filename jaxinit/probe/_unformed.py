@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,12 +16,12 @@ from jaxinit._core.struct import leaf, record
 from jaxinit.implicit import _frames, _gaussian, _haar
 from jaxinit.probe import _equations as equations
 from jaxinit.probe._drawn import Drawn
-from jaxinit.probe._layout import exponent as exponent_of
 from jaxinit.probe._layout import power
-from jaxinit.probe._lookup import look_up
-from jaxinit.probe._rows import wide
+from jaxinit.probe._lookup import filled, look_up, places
+from jaxinit.probe._operands import Product, matrix_shape, rows_of
+from jaxinit.probe._thread import Thread, leveled, use
 
-__all__ = ["FIGURES", "Unformed", "figures", "matrix_shape", "multiply", "smaller", "stand_in"]
+__all__ = ["FIGURES", "Unformed", "figures", "kind_of", "multiply", "smaller", "stand_in"]
 
 #: What comes with the cotangent of a probe: how many of the normals that the matrix is made of were drawn for the
 #: forward product, and the sum of their squares; the norm of the gradient.
@@ -47,19 +47,6 @@ def stand_in(key: Any, path: Sequence[str], stack: Sequence[int]) -> Unformed:
     count = math.prod(stack)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count, dtype=jnp.uint32))
     return Unformed(keys.reshape(tuple(stack)), jnp.zeros((*stack, len(FIGURES)), jnp.float32))
-
-
-def matrix_shape(eqn: core.JaxprEqn, operand: int) -> tuple[int, int, int]:
-    """Of a product `dot_general` or a convolution: rows of the signal (patches), entries in, entries out; of one member
-    where it is a batch of products."""
-    weight, out = equations.aval(eqn.invars[operand]), equations.aval(eqn.outvars[0])
-    if eqn.primitive.name == "conv_general_dilated":
-        n_out = weight.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
-        return out.size // max(n_out, 1), weight.size // max(n_out, 1), n_out
-    signal, (contracted, batch) = equations.aval(eqn.invars[1 - operand]), eqn.params["dimension_numbers"]
-    n_in = max(math.prod(weight.shape[n] for n in contracted[operand]), 1)
-    members = max(math.prod(weight.shape[n] for n in batch[operand]), 1)
-    return signal.size // n_in // members, n_in, weight.size // n_in // members
 
 
 def smaller(rows: int, n_in: int, n_out: int, law: Drawn) -> bool:
@@ -104,33 +91,61 @@ def _chi_square(keys: Any, freedom: Any) -> Any:
 
 
 def multiply(
-    eqn: core.JaxprEqn, operand: int, law: Drawn, weight: Unformed, x: Any, seen: dict[Any, Any]
-) -> Any:
-    """The value of the equation, of x and a parameter of this law.
+    eqn: core.JaxprEqn,
+    product: Product,
+    weight: Unformed,
+    x: Any,
+    seen: dict[Any, Any],
+    thread: Thread | None,
+) -> tuple[Any, Thread | None]:
+    """The value of the equation, of x and a parameter; and the thread that knows of it, of a parameter that has one.
 
     `seen`: what was made of signals in this program, so that matrices that are given the same one (queries, keys and
     values) share it.
     """
+    law, dtype = product.law, equations.aval(eqn.outvars[0]).dtype
+    if thread is not None and product.again is not None:
+        y, thread = _multiplied_again(eqn, product, weight, x, thread)
+        return y.astype(dtype), thread
     if eqn.primitive.name == "gather":
-        return look_up(eqn, law.stddev, weight.key, weight.probe, x)
-    out, (_, n_in, n_out) = equations.aval(eqn.outvars[0]), matrix_shape(eqn, operand)
-    conv = eqn.primitive.name == "conv_general_dilated"
-    rows, arranged = (_patches if conv else _columns)(eqn, operand, x)
-    kind = "orthogonal" if law.kind == "orthogonal" else "gaussian"
+        return look_up(eqn, law.stddev, weight.key, weight.probe, x).astype(dtype), None
+    _, n_in, n_out = matrix_shape(eqn, product.operand, product.weight, product.out)
+    rows, arranged = rows_of(eqn, product, x)
+    kind = kind_of(law)
 
-    def product(key: Any, probe: Any, rows: Any, framed: _Framed | None = None) -> Any:
+    def drawn(key: Any, probe: Any, rows: Any, framed: _Framed | None = None) -> Any:
         framed = _framed(jax.lax.stop_gradient(rows)) if framed is None else framed
         return _product(key, probe, rows, framed, (n_in, n_out), law.stddev, kind)
 
     if rows.ndim == 3:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(weight.key, jnp.arange(len(rows), dtype=jnp.uint32))
-        return arranged(jax.vmap(product)(keys, _each(weight.probe, len(rows)), rows)).astype(out.dtype)
-    if conv:
-        return arranged(product(weight.key, weight.probe, rows)).astype(out.dtype)
-    what = id(x), tuple(eqn.params["dimension_numbers"][0][1 - operand])
+        return arranged(jax.vmap(drawn)(keys, _each(weight.probe, len(rows)), rows)).astype(dtype), None
+    if eqn.primitive.name != "dot_general":
+        return arranged(drawn(weight.key, weight.probe, rows)).astype(dtype), None
+    what = id(x), tuple(eqn.params["dimension_numbers"][0][1 - product.operand])
     if what not in seen:  # x is kept: while it is, no other signal has its id
         seen[what] = x, _framed(jax.lax.stop_gradient(rows))
-    return arranged(product(weight.key, weight.probe, rows, seen[what][1])).astype(out.dtype)
+    return arranged(drawn(weight.key, weight.probe, rows, seen[what][1])).astype(dtype), None
+
+
+def _multiplied_again(
+    eqn: core.JaxprEqn, product: Product, weight: Unformed, x: Any, thread: Thread
+) -> tuple[Any, Thread]:
+    assert product.again is not None
+    how = product.law.stddev, product.again.left
+    if eqn.primitive.name == "gather":
+        index, inside = places(eqn, x)
+        rows = jax.nn.one_hot(index, product.weight[0], dtype=thread.slope.dtype)
+        y, thread = use(thread, weight.key, rows, *how)
+        return filled(eqn, y, inside).reshape(product.out), thread
+    rows, arranged = rows_of(eqn, product, x)
+    y, thread = use(thread, weight.key, rows, *how)
+    return arranged(y), thread
+
+
+def kind_of(law: Drawn) -> str:
+    """Which matrix that is never formed has this law."""
+    return "haar" if law.kind == "orthogonal" else "gaussian"
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -159,36 +174,8 @@ class _Framed(NamedTuple):
 
 
 def _framed(x: Any) -> _Framed:
-    exponent, x = _leveled(x)
+    exponent, x = leveled(x)
     return _Framed(exponent, _frames.orthonormalize(x), _frames.gram(x, x))
-
-
-def _columns(eqn: core.JaxprEqn, operand: int, x: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """The rows that a matrix is multiplied with, of each member of a batch if it is one of matrices, and what makes the
-    value of the products."""
-    contracted, batch = eqn.params["dimension_numbers"]
-    taken, members, shape = contracted[1 - operand], batch[1 - operand], equations.aval(eqn.outvars[0]).shape
-    kept = [n for n in range(x.ndim) if n not in (*taken, *members)]
-    sizes = [math.prod(x.shape[n] for n in axes) for axes in (members, kept, taken)]
-    rows = jnp.transpose(wide(x), (*members, *kept, *taken)).reshape(sizes if members else sizes[1:])
-    return rows, lambda y: (y if operand == 1 else jnp.swapaxes(y, -1, -2)).reshape(shape)
-
-
-def _patches(eqn: core.JaxprEqn, operand: int, x: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """Of a convolution: the patches at all places. The order of a patch's entries is no matter to independent ones."""
-    spec, weight = eqn.params["dimension_numbers"], equations.aval(eqn.invars[operand])
-    names = ("window_strides", "padding", "lhs_dilation", "rhs_dilation")
-    found = jax.lax.conv_general_dilated_patches(
-        jnp.transpose(wide(x), spec.lhs_spec), [weight.shape[n] for n in spec.rhs_spec[2:]],
-        precision=jax.lax.Precision.HIGHEST, **{name: eqn.params[name] for name in names},
-    )  # fmt: skip
-    found = jnp.moveaxis(found, 1, -1)
-
-    def arranged(y: Any) -> Any:
-        y = jnp.moveaxis(y.reshape((*found.shape[:-1], -1)), -1, 1)
-        return jnp.transpose(y, [spec.out_spec.index(n) for n in range(y.ndim)])
-
-    return found.reshape((-1, found.shape[-1])), arranged
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
@@ -211,7 +198,7 @@ def _backward(
     shape: tuple[int, int], scale: float, kind: str, saved: Any, d: Any
 ) -> tuple[None, Any, Any, None]:
     back, residual, from_x, gram = saved
-    exponent, d = _leveled(d)
+    exponent, d = leveled(d)
     if kind == "gaussian":
         dx = _gaussian.backward(back, residual, d, scale)
         frame, normals = residual
@@ -228,9 +215,3 @@ def _backward(
 
 
 _product.defvjp(_forward, _backward)
-
-
-def _leveled(x: Any) -> tuple[Any, Any]:
-    """x with a power of two taken out, so that inner products of its rows neither over- nor underflow."""
-    exponent = exponent_of(jnp.max(jnp.abs(x)))
-    return exponent, x * power(-exponent, x.dtype)

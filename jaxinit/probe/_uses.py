@@ -1,4 +1,4 @@
-"""How a program uses its parameters: which are multiplied with the signal once, and need never be formed."""
+"""How a program uses its parameters: which are multiplied with the signal only, and need never be formed."""
 
 from __future__ import annotations
 
@@ -11,121 +11,244 @@ from jax.extend import core
 
 from jaxinit.models import MARK
 from jaxinit.probe import _equations as equations
-from jaxinit.probe._drawn import Drawn
+from jaxinit.probe._operands import kept_axes
 from jaxinit.probe._plan import Block, Plan
 
-__all__ = ["Product", "Use", "Uses", "uses_of"]
+__all__ = ["Use", "Uses", "uses_of"]
 
+#: Equations that only give a parameter another shape, those that change nothing of it at all.
 _SHAPING = frozenset({"reshape", "transpose", "squeeze", "expand_dims"})
 _SAME = frozenset({"convert_element_type", "copy"})
 #: Equations whose value is drawn in place of the parameter, and which operands that can be.
 _OPERANDS = {"dot_general": (0, 1), "conv_general_dilated": (1,), "gather": (0,)}
 
 
-class Product(NamedTuple):
-    """An equation that multiplies a parameter: which, which operand it is, and its law."""
-
-    parameter: int
-    operand: int
-    law: Drawn
-
-
 class _Seen(NamedTuple):
-    """A variable that is a parameter: which, whether it has another shape, and over which loops."""
+    """A variable that is a parameter.
+
+    `axes`: which axis of the parameter each of the variable's is, None where they were merged or split; `loops`: over
+    how many of the first ones loops have gone; `repeats`: how often the body that it is seen in is executed with the
+    same values; `depth`: at which block of those around it a layer of it was to be had first.
+    """
 
     parameter: int
-    shaped: bool
+    axes: tuple[int, ...] | None
     loops: int
+    repeats: int
+    depth: int
+
+
+class _Joined(NamedTuple):
+    """A variable that is several parameters, one after the other along an axis."""
+
+    parts: tuple[_Seen, ...]
+    axis: int
 
 
 class Use(NamedTuple):
-    """A product that a parameter is an operand of: as it stands or in another shape, inside how many loops."""
+    """A product that a parameter is an operand of.
 
-    block: Block
+    `chain`: the blocks around the equation, from the one in which a layer of the parameter is to be had first;
+    `axes`, `loops`, `repeats`: as of the operand (`_Seen`); `joined`: the parameters that make up the operand together,
+    this one included, and along which axis; `part`: which of them it is.
+    """
+
+    chain: tuple[Block, ...]
     equation: int
     operand: int
-    shaped: bool
+    axes: tuple[int, ...] | None
     loops: int
+    repeats: int
+    joined: tuple[int, ...]
+    axis: int
+    part: int
+
+    @property
+    def block(self) -> Block:
+        return self.chain[-1]
 
     @property
     def eqn(self) -> core.JaxprEqn:
         return self.block.jaxpr.eqns[self.equation]
 
+    @property
+    def shaped(self) -> bool:
+        """Whether the axes of the operand are not those of the parameter, in order."""
+        return self.axes is None or self.axes != tuple(range(self.loops, self.loops + len(self.axes)))
+
+    @property
+    def value_axis(self) -> int:
+        """The axis of the value along which the products with joined parameters stand."""
+        ndim, out = (len(equations.aval(v).shape) for v in (self.eqn.invars[self.operand], *self.eqn.outvars))
+        kept = kept_axes(self.eqn, self.operand, ndim)
+        return kept.index(self.axis) + (0 if self.operand == 0 else out - len(kept)) if self.several else 0
+
+    @property
+    def several(self) -> bool:
+        """Whether the operand is made of several parameters."""
+        return len(self.joined) > 1
+
+    def weight(self, layer: Sequence[int]) -> tuple[int, ...]:
+        """The shape of the operand, as far as it is this parameter, of which one layer has the shape `layer`."""
+        if self.axes is None:
+            return tuple(equations.aval(self.eqn.invars[self.operand]).shape)
+        return tuple(layer[n - self.loops] for n in self.axes)
+
+    def value(self, layer: Sequence[int]) -> tuple[int, ...]:
+        """The shape of the product with this parameter."""
+        out = list(equations.aval(self.eqn.outvars[0]).shape)
+        if self.several:
+            out[self.value_axis] = self.weight(layer)[self.axis]
+        return tuple(out)
+
 
 @dataclasses.dataclass
 class Uses:
-    """For each parameter: its products, the equations that only give it another shape, and what else is done."""
+    """For each parameter: its products, the equations that only hand it on, and what else is done; `given`: which input
+    of the block in which a layer of it is to be had first."""
 
-    products: dict[int, list[Use]]
-    shaping: dict[int, list[tuple[Block, int]]]
-    against: dict[int, str]
+    products: dict[int, list[Use]] = dataclasses.field(default_factory=dict)
+    shaping: dict[int, list[tuple[Block, int]]] = dataclasses.field(default_factory=dict)
+    against: dict[int, str] = dataclasses.field(default_factory=dict)
+    given: dict[int, int] = dataclasses.field(default_factory=dict)
 
-    def refuse(self, given: Sequence[_Seen | None], reason: str) -> None:
-        for s in given:
-            if s is not None:
-                self.against.setdefault(s.parameter, reason)
-
-    def multiply(self, parameter: int, law: Drawn) -> None:
-        """Tell the block that holds the parameter's one product to draw it."""
-        (use,) = self.products[parameter]
-        use.block.products[use.equation] = Product(parameter, use.operand, law)
-        for block, index in self.shaping.get(parameter, []):
-            block.shaping.add(index)
+    def refuse(self, given: Sequence[_Seen | _Joined | None], reason: str) -> None:
+        for s in (part for value in given if value is not None for part in _parts(value)):
+            self.against.setdefault(s.parameter, reason)
 
 
 def uses_of(plan: Plan) -> Uses:
     """How the program that was planned uses each of its parameters."""
-    found, count = Uses({}, {}, {}), len(plan.parameters)
-    inputs = [_Seen(n, False, 0) if n < count else None for n in range(len(plan.block.jaxpr.invars))]
-    _walk(found, plan.block, inputs)
-    return found
+    inputs: list[_Seen | _Joined | None] = [None] * len(plan.block.jaxpr.invars)
+    for n, shape in enumerate(plan.shapes):
+        inputs[n] = _Seen(n, tuple(range(len(shape))), 0, 1, 0)
+    found = _Walk()
+    found.walk((plan.block,), inputs)
+    return found.uses
 
 
-def _walk(found: Uses, block: Block, inputs: Sequence[_Seen | None]) -> None:
-    seen = {v: s for v, s in zip(block.jaxpr.invars, inputs, strict=True) if s is not None}
-    for index, eqn in enumerate(block.jaxpr.eqns):
-        given = [None if isinstance(v, core.Literal) else seen.get(v) for v in eqn.invars]
-        used = [s for s in given if s is not None]
-        if not used:
-            continue
+class _Walk:
+    def __init__(self) -> None:
+        self.uses = Uses()
+
+    def walk(self, chain: tuple[Block, ...], inputs: Sequence[_Seen | _Joined | None]) -> None:
+        block = chain[-1]
+        seen = {v: s for v, s in zip(block.jaxpr.invars, inputs, strict=True) if s is not None}
+        for n, s in enumerate(inputs):
+            if isinstance(s, _Seen) and s.depth == len(chain) - 1:
+                self.uses.given[s.parameter] = n
+        for index, eqn in enumerate(block.jaxpr.eqns):
+            given = [None if isinstance(v, core.Literal) else seen.get(v) for v in eqn.invars]
+            if not any(s is not None for s in given):
+                continue
+            if index in block.inside:
+                self._enter(chain, index, eqn, given)
+            elif (value := _handed_on(eqn, given, index in block.taps)) is not None:
+                seen[eqn.outvars[0]] = value
+                for s in _parts(value):
+                    self.uses.shaping.setdefault(s.parameter, []).append((block, index))
+            else:
+                self._use(chain, index, eqn, given)
+        left = [seen[v] for v in block.jaxpr.outvars if not isinstance(v, core.Literal) and v in seen]
+        self.uses.refuse(left, "it leaves the part of the program that it enters")
+
+    def _use(
+        self, chain: tuple[Block, ...], index: int, eqn: core.JaxprEqn, given: list[_Seen | _Joined | None]
+    ) -> None:
         name = eqn.primitive.name
-        if index in block.inside:
-            _enter(found, block, index, eqn, given)
-        elif name in _SHAPING or (name in _SAME and _floating(eqn.outvars[0])):
-            (before,) = used
-            seen[eqn.outvars[0]] = before._replace(shaped=before.shaped or name in _SHAPING)
-            found.shaping.setdefault(before.parameter, []).append((block, index))
-        elif len(used) == 1 and (operand := _first(given)) in _OPERANDS.get(name, ()):
-            use = Use(block, index, operand, used[0].shaped, used[0].loops)
-            found.products.setdefault(used[0].parameter, []).append(use)
-        else:
-            found.refuse(used, f"{'a module' if eqn.primitive is MARK else name} is given it")
-    left = [seen[v] for v in block.jaxpr.outvars if not isinstance(v, core.Literal) and v in seen]
-    found.refuse(left, "it leaves the part of the program that it enters")
+        operand, value = next((n, s) for n, s in enumerate(given) if s is not None)
+        alone = sum(s is not None for s in given) == 1
+        if not alone or operand not in _OPERANDS.get(name, ()) or not _splits(eqn, operand, value):
+            self.uses.refuse(given, f"{'a module' if eqn.primitive is MARK else name} is given it")
+            return
+        parts = _parts(value)
+        joined, axis = tuple(s.parameter for s in parts), value.axis if isinstance(value, _Joined) else 0
+        for n, s in enumerate(parts):
+            use = Use(chain[s.depth :], index, operand, s.axes, s.loops, s.repeats, joined, axis, n)
+            self.uses.products.setdefault(s.parameter, []).append(use)
+
+    def _enter(
+        self, chain: tuple[Block, ...], index: int, eqn: core.JaxprEqn, given: list[_Seen | _Joined | None]
+    ) -> None:
+        kind, block = equations.kind_of(eqn), chain[-1]
+        inside = given
+        if kind == equations.COND:
+            self.uses.refuse(given[:1], "a condition is given it")
+            inside = given[1:]
+        elif kind == equations.SCAN:
+            consts, carried, length, _ = equations.loop_of(eqn)
+            self.uses.refuse(given[consts : consts + carried], "a loop is given it to change")
+            inside = [_again(s, length) for s in given[:consts]] + [None] * carried
+            for s in given[consts + carried :]:
+                reason = _layers_against(s)
+                if reason:
+                    self.uses.refuse([s], reason)
+                inside.append(None if s is None or reason else _layer(s, len(chain)))
+        for body in block.inside[index]:
+            self.walk((*chain, body), inside)
 
 
-def _enter(found: Uses, block: Block, index: int, eqn: core.JaxprEqn, given: list[_Seen | None]) -> None:
-    kind = equations.kind_of(eqn)
-    inside = list(given)
-    if kind == equations.COND:
-        found.refuse(given, "it is used under a condition")
-        inside = [None] * (len(given) - 1)
-    elif kind == equations.SCAN:
-        consts, carried, *_ = equations.loop_of(eqn)
-        found.refuse(given[: consts + carried], "it is used again in every iteration of a loop")
-        inside[: consts + carried] = [None] * (consts + carried)
-        for n, s in enumerate(inside):
-            if s is not None and s.shaped:
-                found.refuse([s], "its layers are not its first axis")
-                inside[n] = None
-            elif s is not None:
-                inside[n] = s._replace(loops=s.loops + 1)
-    for body in block.inside[index]:
-        _walk(found, body, inside)
+def _parts(value: _Seen | _Joined) -> tuple[_Seen, ...]:
+    return value.parts if isinstance(value, _Joined) else (value,)
 
 
-def _first(given: Sequence[_Seen | None]) -> int:
-    return next(n for n, s in enumerate(given) if s is not None)
+def _again(value: _Seen | _Joined | None, length: int) -> _Seen | _Joined | None:
+    """The same in the body of a loop that is given it as it is."""
+    if value is None:
+        return None
+    parts = tuple(s._replace(repeats=s.repeats * length) for s in _parts(value))
+    return _Joined(parts, value.axis) if isinstance(value, _Joined) else parts[0]
+
+
+def _layers_against(value: _Seen | _Joined | None) -> str:
+    """Why a loop can not go through the layers of a parameter."""
+    if isinstance(value, _Joined) or (value is not None and value.axes != _axes_from(value)):
+        return "its layers are not its first axis"
+    if isinstance(value, _Seen) and value.repeats > 1:
+        return "its layers are used again in every iteration of a loop around theirs"
+    return ""
+
+
+def _axes_from(value: _Seen) -> tuple[int, ...] | None:
+    return value.axes and tuple(range(value.loops, value.loops + len(value.axes)))
+
+
+def _layer(value: _Seen | _Joined, depth: int) -> _Seen:
+    assert isinstance(value, _Seen) and value.axes is not None
+    return value._replace(axes=value.axes[1:], loops=value.loops + 1, depth=depth)
+
+
+def _handed_on(
+    eqn: core.JaxprEqn, given: Sequence[_Seen | _Joined | None], measured: bool
+) -> _Seen | _Joined | None:
+    """What the value of an equation is that only hands parameters on, in another shape or joined; else None."""
+    name, values = eqn.primitive.name, [s for s in given if s is not None]
+    if name == "concatenate" and len(values) == len(given):
+        parts = tuple(s for s in values if isinstance(s, _Seen))
+        joinable = len(parts) == len(values) and all(s.axes == _axes_from(s) for s in parts)
+        return _Joined(parts, eqn.params["dimension"]) if joinable and parts[0].axes is not None else None
+    (value,) = values if len(values) == 1 else (None,)
+    if (name in _SAME and _floating(eqn.outvars[0])) or (eqn.primitive is MARK and not measured):
+        return value
+    if name not in _SHAPING or not isinstance(value, _Seen):
+        return None
+    axes = value.axes
+    if axes is not None and name == "transpose":
+        axes = tuple(axes[n] for n in eqn.params["permutation"])
+    elif axes is not None:
+        before, after = equations.aval(eqn.invars[0]).shape, equations.aval(eqn.outvars[0]).shape
+        axes = axes if before == after else None
+    return value._replace(axes=axes)
+
+
+def _splits(eqn: core.JaxprEqn, operand: int, value: _Seen | _Joined) -> bool:
+    """Whether the product with joined parameters is the products with each of them, joined."""
+    if not isinstance(value, _Joined):
+        return True
+    if eqn.primitive.name != "dot_general":
+        return False
+    contracted, batch = eqn.params["dimension_numbers"]
+    return value.axis not in (*contracted[operand], *batch[operand])
 
 
 def _floating(atom: Any) -> bool:

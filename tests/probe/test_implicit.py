@@ -137,13 +137,15 @@ TOKENS = np.arange(4).reshape(2, 2)
 def test_each_parameter_is_treated_by_its_law_and_use() -> None:
     found = words(Mixed(), TOKENS)
     assert {name for name, word in found.items() if word.startswith("implicit")} == {
-        "plain/kernel", "heads/kernel", "joined/kernel", "conv/kernel", "tokens/embedding",
+        "plain/kernel", "heads/kernel", "joined/kernel", "conv/kernel", "grouped/kernel", "tokens/embedding",
+        "embed/embedding",
     }  # fmt: skip
+    assert found["embed/embedding"] == "implicit (gaussian), 2 products conditioned on one another"
     assert found["heads/kernel"] == found["joined/kernel"] == "implicit (orthogonal)"
     for name, why in {
-        "embed/embedding": "2 products", "plain/bias": "no matrix", "twice/kernel": "2 products", "default/kernel":
+        "plain/bias": "no matrix", "twice/kernel": "its 2 products tell of it", "default/kernel":
         "truncated normal; approximate=True", "half/kernel": "rounded to bfloat16", "cast/kernel": "rounded",
-        "grouped/kernel": "group of channels", "shifted/kernel": "mean 0", "small/kernel": "smaller",
+        "shifted/kernel": "mean 0", "small/kernel": "smaller",
         "back/kernel": "smaller", "few/embedding": "as many of its rows",
     }.items():  # fmt: skip
         assert found[name].startswith("materialized: ") and why in found[name], (name, found[name])
@@ -161,7 +163,10 @@ def test_loops_branches_and_shared_draws() -> None:
 
     found = words(Recurrent(), np.ones((2, 3, 32), "f4"))
     kernels = [word for name, word in found.items() if name.endswith("kernel")]
-    assert all("again in every iteration" in word for word in kernels), found
+    assert all("3 products conditioned on one another" in word for word in kernels), found
+    found = words(Recurrent(), np.ones((2, 4, 32), "f4"))
+    kernels = [word for name, word in found.items() if name.endswith("kernel")]
+    assert all("its 4 products tell of it is no smaller" in word for word in kernels), found
 
     def init(key: Any) -> Any:
         w = jax.random.normal(key, (32, 32))

@@ -28,24 +28,42 @@ def element(tag: str, *children: str, **attributes: str) -> str:
 
 
 def picture(drawing: str, description: str, *, wide: bool = False) -> str:
-    """A figure, given as an svg element, over its description; `wide` for one of several panels."""
+    """A figure, given as an svg element, over its description; `wide` for one of several panels, scrolls on a phone."""
     caption = element("figcaption", text(description))
-    return element("figure", drawing, caption, **({"class_": "whole"} if wide else {}))
+    return element("figure", drawing, caption, **({"class_": "whole", "tabindex": "0"} if wide else {}))
+
+
+#: Rows of a table on paper; on a screen longer ones scroll.
+PRINTED = 40
 
 
 def table(content: Table, *, words: bool = False) -> str:
-    """A table under its heading, if it has one; `words` for tables of text, whose rows are cards on a phone."""
-    head = element("tr", *(element("th", text(h), scope="col") for h in content.headers))
+    """A table under its heading, if it has one; `words` for tables of text, whose rows are cards on a phone.
+
+    A long one scrolls under its header, and is printed up to `PRINTED` rows, those on top as the reader has sorted it.
+    """
+    side = [{"class_": "left"} if n in content.words else {} for n in range(len(content.headers))]
+    heads = zip(content.headers, side, strict=True)
+    head = element("tr", *(element("th", text(h), scope="col", **left) for h, left in heads))
     rows = []
     for first, *others in content.rows:
-        named = zip(content.headers[1:], others, strict=True)
-        cells = (element("td", text(cell), **({"data_label": h} if words else {})) for h, cell in named)
+        named = zip(content.headers[1:], others, side[1:], strict=True)
+        cells = (
+            element("td", text(cell), **({"data_label": h} if words else left)) for h, cell, left in named
+        )
         rows.append(element("tr", element("th", text(first), scope="row"), *cells))
     note = element("caption", text(content.note)) if content.note else ""
     kind = "words" if words else "numbers"
     body = element("table", note, element("thead", head), element("tbody", *rows), class_=kind)
     heading = element("h3", text(content.title)) if content.title else ""
-    return heading + element("div", body, class_="wide", tabindex="0")
+    if len(rows) <= PRINTED:
+        return heading + element("div", body, class_="wide", tabindex="0")
+    left = f"{PRINTED} of {len(rows)} rows are printed; the page has all."
+    return (
+        heading
+        + element("div", body, class_="wide long", tabindex="0")
+        + element("p", left, class_="paper soft")
+    )
 
 
 def section(title: str, *content: str) -> str:
@@ -61,7 +79,10 @@ def _resource(name: str) -> str:
 def page(title: str, subtitle: str, sections: Iterable[str]) -> str:
     """The whole document."""
     style = (
-        _resource("page.css").replace("/*light*/", variables("light")).replace("/*dark*/", variables("dark"))
+        _resource("page.css")
+        .replace("/*light*/", variables("light"))
+        .replace("/*dark*/", variables("dark"))
+        .replace("PRINTED", str(PRINTED))
     )
     script = _resource("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ _TOLD = {
 }
 #: Rows of a table at most; the records themselves have all.
 _ROWS = 1000
+_NAMED = 6  # in the heading
 _NARROW = 6.5  # inches that stand side by side
 _WARN = ("vanishing", "exploding", "chaotic", "collapsing", "uneven", "saturated")
 _TONE = {"": "", "alive": "ok", **dict.fromkeys(_WARN, "warn")}
@@ -132,6 +134,12 @@ def _own_figure(name: str, record: Record) -> str:
     return _drawn(figure(record), f"{name}: {told}" if told else name)
 
 
+def _listed(labels: Sequence[str]) -> str:
+    """The labels, each once, the first of many."""
+    names = list(dict.fromkeys(labels))
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     """A nested dict of plain values as dotted rows."""
     if isinstance(value, Mapping):
@@ -141,17 +149,21 @@ def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _origin(records: Mapping[str, Any]) -> str:
-    """Where the records come from: what all share once, the rest by record."""
+    """Where the records come from: what most of them share once, by record what it has otherwise."""
     rows = {}
     for label, record in records.items():
         parts = {"config": getattr(record, "config", {}), "provenance": getattr(record, "provenance", {})}
         rows[label] = dict(_flat(parts))
     keys = list(dict.fromkeys(k for own in rows.values() for k in own))
-    shared = [k for k in keys if len({own.get(k) for own in rows.values()}) == 1]
-    first = next(iter(rows.values()))
-    tables = [Table("All records", ("what", "value"), tuple((k, first[k]) for k in shared))] if shared else []
+    shared = {}
+    for key in keys:
+        value, n = Counter(own[key] for own in rows.values() if key in own).most_common(1)[0]
+        if 2 * n > len(rows):
+            shared[key] = value
+    title = "All records, unless they say otherwise" if len(rows) > 1 else ""
+    tables = [Table(title, ("what", "value"), tuple(shared.items()))] if shared else []
     for label, own in rows.items():
-        differing = tuple((k, own[k]) for k in keys if k not in shared and k in own)
+        differing = tuple((k, own[k]) for k in keys if k in own and own[k] != shared.get(k))
         if differing:
             tables.append(Table(label, ("what", "value"), differing))
     return "".join(_html.table(t, words=True) for t in tables)
@@ -230,7 +242,7 @@ def report(
     worst, faults = worst_table(spread), findings_table(spread)
     tables = [_html.table(t) for t in depth_tables(spread)]
     tables += [_own_table(record) for record in others.values()]
-    heading = title or ("Signal propagation: " if spread else "") + ", ".join(named)
+    heading = title or ("Signal propagation: " if spread else "") + _listed([entry.label for entry in found])
     created = max((str(getattr(r, "provenance", {}).get("created", "")) for r in named.values()), default="")
     subtitle = f"jaxinit report of {len(named)} record{'s' * (len(named) > 1)}" + (
         f", {created}" if created else ""

@@ -15,12 +15,13 @@ from jaxinit.records._tables import format_figure, format_log, shown
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A title, a row of headers, rows of cells, and a note on what the numbers are."""
+    """A title, a row of headers, rows of cells, a note on what the numbers are, and the columns that hold words."""
 
     title: str
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+    words: frozenset[int] = frozenset()
 
 
 _BY_DEPTH = {
@@ -127,4 +128,6 @@ def from_rich(table: Any) -> Table:
     """The table that a record draws on a terminal, as plain text."""
     cells = [[str(cell) for cell in column.cells] for column in table.columns]
     headers = tuple(str(column.header) for column in table.columns)
-    return Table(str(table.title or ""), headers, tuple(zip(*cells, strict=True)), str(table.caption or ""))
+    words = frozenset(n for n, column in enumerate(table.columns) if n and column.justify == "left")
+    rows = tuple(zip(*cells, strict=True))
+    return Table(str(table.title or ""), headers, rows, str(table.caption or ""), words)

@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from jaxinit.records import SuggestedLayer, Suggestion
 from jaxinit.report import report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -34,6 +35,7 @@ told("down", column(1));
 button(1).click();
 told("again", column(1));
 told("figures", [...document.querySelectorAll("figure svg")].map((s) => s.getBoundingClientRect().height > 100));
+told("panels", document.querySelector("figure.whole svg").getBoundingClientRect().width);
 told("wide", document.documentElement.scrollWidth <= window.innerWidth);
 told("paper", getComputedStyle(document.body).backgroundColor);
 told("line", getComputedStyle(document.documentElement).getPropertyValue("--figure-0"));
@@ -62,7 +64,11 @@ def pages(synthetic, tmp_path_factory):
     """The page as it is, and with a visitor in it (whom the page's own policy would keep out)."""
     record = synthetic.propagation
     folder = tmp_path_factory.mktemp("browser")
-    records = {"far": record(1e-30, 30), "he": record(1.1), "training": synthetic.convergence(("far", "he"))}
+    layer = SuggestedLayer("l", "Dense", "kernel_init", "ji.he_normal()", "normal", 0.2, 0.1, 1.0, 0.5)
+    records = {
+        "far": record(1e-30, 30), "he": record(1.1), "training": synthetic.convergence(("far", "he")),
+        "two panels": Suggestion("model", (layer,)),
+    }  # fmt: skip
     page = report(records, folder / "page.html", rerun="jaxinit demo")
     text = page.read_text(encoding="utf-8")
     visited = folder / "visited.html"
@@ -91,12 +97,12 @@ def test_figures_are_there_and_tables_sort(pages):
     assert up[0].endswith("e-870") and up[-1] == "1"  # sorted beyond what floats hold
     assert found["down"].strip("[]").replace("'", "").split(",") == up[::-1]
     assert found["sorted"] == "'ascending'" and found["focus"] == "true"
-    assert found["figures"].count("true") == 7 and "false" not in found["figures"]
+    assert found["figures"].count("true") == 8 and "false" not in found["figures"]
     assert found["paper"] == "'rgb(255, 255, 255)'" and "#0072B2" in found["line"]
 
 
 def test_dark_and_on_a_phone(pages):
     dark = "--blink-settings=preferredColorScheme=0"
     found, complaints = visit(pages[1], "--window-size=500,900", dark)
-    assert not complaints and found["wide"] == "true"
+    assert not complaints and found["wide"] == "true" and float(found["panels"]) >= 600
     assert found["paper"] == "'rgb(21, 24, 28)'" and "#56B4E9" in found["line"]

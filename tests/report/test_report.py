@@ -9,9 +9,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from jaxinit import Network
 from jaxinit.diagnose import diagnose
-from jaxinit.records import Sweep
+from jaxinit.meanfield import finite_width
+from jaxinit.records import SuggestedLayer, Suggestion, Sweep
 from jaxinit.report import report
+
+LAYER = SuggestedLayer("l", "Dense", "kernel_init", "ji.he_normal()", "normal", 0.2, 0.1, 1.0, 0.5)
 
 _VOID = {"meta", "img", "source", "br"}  # elements of svg close themselves
 
@@ -93,7 +97,7 @@ def test_one_script_may_run_and_nothing_be_loaded(page):
 def test_the_verdict_comes_first_and_the_way_back_last(page):
     _, reader = page
     assert reader.headings == [
-        "Signal propagation: xavier, xavier (theory), he, training",
+        "Signal propagation: xavier, he, training",
         "Verdict", "Findings", "Worst layers", "Figures", "Tables", "Where the numbers come from", "Run it again",
     ]  # fmt: skip
 
@@ -125,6 +129,43 @@ def test_it_works_on_phone_paper_and_in_the_dark(page):
     assert source.count('class="wide"') == source.count("<table")
 
 
+def test_a_long_table_scrolls_and_is_printed_in_part(synthetic, tmp_path):
+    law = finite_width(Network(50, 8, "relu", weight_variance=2.0))
+    source, reader = read(report({"law": law}, tmp_path / "r.html"))
+    assert source.count('class="wide long"') == 1 and "nth-child(n + 40) ~ tr" in source
+    assert source.count("<tr>") == 51  # the header and all layers
+    assert "40 of 50 rows are printed; the page has all." in reader.text
+    source, reader = read(
+        report({"law": finite_width(Network(40, 8, "relu", weight_variance=2.0))}, tmp_path / "r.html")
+    )
+    assert 'class="wide long"' not in source
+
+
+def test_what_most_records_share_is_said_once(synthetic, tmp_path):
+    """Also where one record has none of it; what only half of them share is said of each."""
+    p = synthetic.propagation
+    records = {"a": p(width=64), "b": p(width=64), "c": p(width=128), "d": p()}
+    text = "|".join(read(report(records, tmp_path / "r.html"))[1].text).split("All records, unless")[1]
+    shared, own = text.split("|a|", 1)
+    assert "versions.jax" in shared and "config.width" not in shared
+    assert own.count("config.width|64") == 2 and own.count("config.width|128") == 1 and "versions" not in own
+
+
+def test_columns_of_words_stand_left(tmp_path):
+    source, _ = read(report({"m": Suggestion("m", (LAYER,))}, tmp_path / "r.html"))
+    assert (
+        '<td class="left">Dense(..., kernel_init=ji.he_normal())</td>' in source and "<td>0.2</td>" in source
+    )
+
+
+def test_a_heading_names_the_first_of_many(synthetic, tmp_path):
+    records = {f"run {n}": synthetic.propagation(depth=3) for n in range(9)}
+    _, reader = read(report(records, tmp_path / "r.html"))
+    assert (
+        reader.headings[0] == "Signal propagation: " + ", ".join(f"run {n}" for n in range(6)) + " and 3 more"
+    )
+
+
 def test_figures_have_descriptions(page):
     source, _ = page
     said = re.findall(r'role="img" aria-label="([^"]*)"', source)
@@ -144,7 +185,10 @@ def test_every_record_is_told(synthetic, tmp_path):
     records = {"found": diagnose(record), "grid": Sweep.of({"n": (1, 2)}, [record, record])}
     source, reader = read(report(records, tmp_path / "r.html"))
     assert reader.headings[1:4] == ["Verdict", "Figures", "Tables"] and reader.tags.count("figure") == 2
-    assert source.count('<figure class="whole">') == 2 and "found: where along the network" in source
+    assert (
+        source.count('<figure class="whole" tabindex="0">') == 2
+        and "found: where along the network" in source
+    )
     assert "found: vanishing" in "".join(reader.text)
     assert 'data-label="what">The signal falls' in source  # rows are cards on a phone
 
@@ -165,7 +209,7 @@ def test_records_alone_and_in_lists(synthetic, tmp_path):
     _, reader = read(report(p(0.5, label="solo"), tmp_path / "a.html"))
     assert reader.headings[0] == "Signal propagation: solo"
     _, reader = read(report([p(0.5), p(0.5)], tmp_path / "b.html"))
-    assert reader.headings[0] == "Signal propagation: synthetic, synthetic (simulation)"
+    assert reader.headings[0] == "Signal propagation: synthetic"
     _, reader = read(report(synthetic.convergence(), tmp_path / "c.html"))
     assert "Worst layers" not in reader.headings and "Run it again" not in reader.headings
 

@@ -1,5 +1,7 @@
 """Models as pairs of pure functions, whatever they are made of; the only area that knows Flax modules."""
 
+from jaxinit.models._checkpoint import fitted as fitted
+from jaxinit.models._checkpoint import restore as restore
 from jaxinit.models._functional import Model as Model
 from jaxinit.models._functional import adapt as adapt
 from jaxinit.models._functional import from_functions as from_functions

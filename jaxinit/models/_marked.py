@@ -31,6 +31,8 @@ class Marked:
         apply: `(params, state, args, key) -> output`. The key feeds dropout and the like.
         given: parameters and state of a model that has been drawn already; `init` is then not called.
         marks: whether the model has modules to mark (plain functions do not).
+        changes: what the latest trace of `apply` has seen the model change in itself, in sentences: attributes that
+            are no variables, shapes and dtypes of variables. A compiled program does neither.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Marked:
     apply: Callable[[Any, Any, tuple[Any, ...], Any], Any]
     given: tuple[Any, Any] | None = None
     marks: bool = True
+    changes: list[str] = dataclasses.field(default_factory=list)
 
 
 def marked(

@@ -9,6 +9,7 @@ import jax
 from flax import core as flax_core
 from flax import linen as nn
 
+from jaxinit.models._changes import changed
 from jaxinit.models._linen import _flags
 from jaxinit.models._marked import Marked, whole
 from jaxinit.models._marks import Path, calling, marked_call
@@ -17,6 +18,7 @@ from jaxinit.models._marks import Path, calling, marked_call
 def of(module: nn.Module, train: bool, method: Any, streams: dict[str, Any]) -> Marked:
     """A linen module; every stream of random numbers it asks for follows from the key."""
     flags = _flags(module, train) if method is None else {}
+    changes: list[str] = []
 
     def init(key: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
         with jax.numpy_dtype_promotion("standard"):
@@ -28,7 +30,7 @@ def of(module: nn.Module, train: bool, method: Any, streams: dict[str, Any]) -> 
 
     def apply(params: Any, state: Any, args: tuple[Any, ...], key: Any) -> Any:
         with jax.numpy_dtype_promotion("standard"), nn.intercept_methods(interceptor()):
-            out, _ = module.apply(
+            out, updated = module.apply(
                 {"params": params, **state},
                 *args,
                 rngs={"params": key, **streams},
@@ -36,9 +38,16 @@ def of(module: nn.Module, train: bool, method: Any, streams: dict[str, Any]) -> 
                 method=method,
                 **flags,
             )
+        changes[:] = changed(type(module).__name__, _abstract(state), _abstract(updated))
         return out
 
-    return Marked(type(module).__name__, init, apply)
+    return Marked(type(module).__name__, init, apply, changes=changes)
+
+
+def _abstract(variables: Any) -> dict[str, tuple[Any, Any]]:
+    """Shape and dtype of each variable, by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(nn.unbox(variables))
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): (v.shape, v.dtype) for path, v in leaves}
 
 
 def interceptor(prefix: Path = ()) -> Callable[..., Any]:

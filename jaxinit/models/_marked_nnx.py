@@ -13,6 +13,7 @@ from flax import linen as nn
 from flax import nnx
 
 from jaxinit._core import checks
+from jaxinit.models._changes import attributes_of, changed, reassigned, variables_of
 from jaxinit.models._functional import _parameters
 from jaxinit.models._marked import Marked, whole
 from jaxinit.models._marked_linen import interceptor
@@ -49,7 +50,9 @@ def of_factory(factory: Callable[..., Any], train: bool, method: Any, where: str
         _, params, rest = _split(make(key))
         return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
-    return Marked(type(template).__name__ if name == "<lambda>" else name, init, _apply(template, method))
+    changes: list[str] = []
+    apply = _apply(template, method, changes)
+    return Marked(type(template).__name__ if name == "<lambda>" else name, init, apply, changes=changes)
 
 
 def of_instance(module: nnx.Module, train: bool, method: Any) -> Marked:
@@ -59,26 +62,36 @@ def of_instance(module: nnx.Module, train: bool, method: Any) -> Marked:
     _set_mode(template, train)
     _, params, rest = _split(template)
     given = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
-    return Marked(type(module).__name__, lambda key, args: given, _apply(template, method), given)
+    changes: list[str] = []
+    apply = _apply(template, method, changes)
+    return Marked(type(module).__name__, lambda key, args: given, apply, given, changes=changes)
 
 
 def _set_mode(module: nnx.Module, train: bool) -> None:
     module.train() if train else module.eval()
 
 
-def _apply(template: nnx.Module, method: Any) -> Callable[..., Any]:
+def _apply(template: nnx.Module, method: Any, changes: list[str]) -> Callable[..., Any]:
     graph, *holders = _split(template)
+    name = type(template).__name__
 
     def apply(params: Any, state: Any, args: tuple[Any, ...], key: Any) -> Any:
         with jax.numpy_dtype_promotion("standard"):
             filled = (_filled(h, v) for h, v in zip(holders, (params, state), strict=True))
             module = nnx.merge(graph, *filled, copy=True)
+            before, attributes = variables_of(module), attributes_of(module)
             with _marking(module):
                 if method is None:
-                    return module(*args)
-                if isinstance(method, str):
-                    return getattr(module, method)(*args)
-                return method(module, *args)
+                    out = module(*args)
+                elif isinstance(method, str):
+                    out = getattr(module, method)(*args)
+                else:
+                    out = method(module, *args)
+            changes[:] = [
+                *changed(name, before, variables_of(module)),
+                *reassigned(name, attributes, attributes_of(module)),
+            ]
+            return out
 
     return apply
 

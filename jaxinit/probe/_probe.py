@@ -16,13 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import nnx
+from jax.extend import core
 
 from jaxinit import ensemble
 from jaxinit._core import checks
 from jaxinit._core.moments import Moments
-from jaxinit.models import Marked, marked
+from jaxinit.models import Marked, fitted, marked
 from jaxinit.probe import _inputs as inputs
 from jaxinit.probe import _losses as losses
+from jaxinit.probe import _purity as purity
 from jaxinit.probe._choices import Sites, choose_sites, choose_statistics
 from jaxinit.probe._evaluate import Watched
 from jaxinit.probe._layout import Layout
@@ -48,6 +50,7 @@ def probe(
     x: Any,
     *,
     seeds: Any,
+    params: Any = None,
     loss: Callable[..., Any] | None = None,
     labels: Any = None,
     weights: str = "materialized",
@@ -82,6 +85,9 @@ def probe(
             every seed. A list holds several batches of the same shapes: each seed's figures are averaged over
             them.
         seeds: a count, or distinct integers; network i is the model drawn with fold_in(key(root), i).
+        params: what you hold, in place of drawn parameters (then seeds=1): a tree such as `variables` or
+            `variables["params"]` of a linen module, `nnx.state(module)` or its pure dict of an nnx one; or the folder
+            of an Orbax checkpoint of such a tree (`jaxinit.models.restore`).
         loss: `loss(output)`, or `loss(output, labels)` when labels are given, to a scalar. By default
             L = sum over examples of <r, f(x_a)> with r iid N(0, 1/n_out), the same for all examples, drawn per
             seed: gradients then speak of the network and not of a task. n_out is the size of the output for
@@ -125,8 +131,9 @@ def probe(
             is compiled.
 
     Warns:
-        UserWarning: the model calls the host, or draws the same parameters for every seed; weights="implicit"
-            has nothing to leave unformed.
+        UserWarning: the model does more than compute its output: it calls the host, reads numbers of NumPy or Python
+            while it is traced, keeps values of the trace, assigns to its attributes, changes the shape or dtype of a
+            variable; or it draws the same parameters for every seed; weights="implicit" has nothing to leave unformed.
 
     Example:
         >>> import numpy as np, flax.linen as nn
@@ -161,25 +168,23 @@ def probe(
     built = _remembered(
         where, model, batches[0], targets[0],
         train=train, method=method, rngs=rngs, loss=loss, backward=backward, record=record, optimizer=optimizer,
-        sites=tuple(sites) if isinstance(sites, list) else sites,
+        params=params, sites=tuple(sites) if isinstance(sites, list) else sites,
         unformed=None if weights == "materialized" else "approximate" if approximate else "exact",
     )  # fmt: skip
     adapted, program, traced = built.program.model, built.program, built.traced
     if adapted.given is not None and len(seed_array) > 1:
         raise checks.bad(
             where, "seeds", "1 for a module that has been drawn already", len(seed_array),
-            "For more draws pass a factory: lambda rngs: MyModule(..., rngs=rngs).",
+            "For more draws leave params out." if params is not None
+            else "For more draws pass a factory: lambda rngs: MyModule(..., rngs=rngs).",
         )  # fmt: skip
     size = (
         _chunk(traced, len(seed_array))
         if chunk is None
         else checks.integer(where, "chunk", chunk, at_least=1)
     )
-    if traced.plan.callbacks:
-        warnings.warn(
-            f"{adapted.name} calls the host ({', '.join(traced.plan.callbacks)}): it will do so for every seed.",
-            UserWarning, stacklevel=2,
-        )  # fmt: skip
+    for remark in built.remarks:
+        warnings.warn(remark, UserWarning, stacklevel=2)
     treatment = program.measure.treatment
     if treatment is not None and not treatment.laws:
         reasons = "; ".join(f"{path}: {why}" for path, why in treatment.config["parameters"].items())
@@ -233,6 +238,7 @@ class _Built:
     program: Program
     traced: Traced
     args: Any
+    remarks: list[str]
 
     @functools.cached_property
     def text(self) -> str:
@@ -250,9 +256,8 @@ _REMEMBERED = 16
 
 def _remembered(where: str, model: Any, args: Any, labels: Any, **choices: Any) -> _Built:
     """The same program for the same question, so that it is traced and compiled once."""
-    if (
-        isinstance(model, nnx.Module) or choices["rngs"] is not None
-    ):  # these hold numbers, which may have changed
+    if isinstance(model, nnx.Module) or choices["rngs"] is not None or choices["params"] is not None:
+        # these hold numbers, which may have changed
         return _build(where, model, args, labels, **choices)
     leaves, structure = jax.tree.flatten((args, labels))
     abstract = [(isinstance(v, jax.ShapeDtypeStruct), v.shape, v.dtype) for v in leaves]
@@ -288,6 +293,7 @@ def _build(
     train: bool,
     method: Any,
     rngs: Any,
+    params: Any,
     loss: Any,
     backward: bool,
     record: Any,
@@ -297,24 +303,32 @@ def _build(
 ) -> _Built:
     adapted = marked(model, train=train, method=method, rngs=rngs, where=where)
     draw, shapes = inputs.drawer(args), inputs.abstract(args)
+    key = jax.random.key(0, impl="threefry2x32")
     try:
-        params, state = jax.eval_shape(adapted.init, jax.random.key(0, impl="threefry2x32"), shapes)
+        drawn, (trained, state) = jax.make_jaxpr(adapted.init, return_shape=True)(key, shapes)
     except Exception as error:
         raise refused(where, adapted, shapes, error) from error
-    traced = trace(where, adapted, params, state, shapes)
+    if params is not None:
+        adapted = dataclasses.replace(adapted, given=fitted(where, params, trained, state))
+    traced = trace(where, adapted, trained, state, shapes)
+    closed = core.ClosedJaxpr(traced.plan.block.jaxpr, traced.plan.block.consts)
+    remarks = purity.remarks(adapted, drawn, closed, (trained, state, shapes))
     treatment = None
     if unformed is not None:
         if adapted.given is not None:
             raise checks.bad(
                 where, "weights", "'materialized' for a module that has been drawn already", "implicit",
-                "Pass a factory: lambda rngs: MyModule(..., rngs=rngs).",
+                "Leave params out." if params is not None else "Pass a factory: lambda rngs: MyModule(..., rngs=rngs).",
             )  # fmt: skip
         treatment = treat(traced.plan, adapted.init, shapes, unformed == "approximate")
     measure = measure_of(
         where, adapted, traced, inputs.examples_of(shapes) or 1, inputs.abstract(labels),
         loss=loss, backward=backward, record=record, optimizer=optimizer, sites=sites, treatment=treatment,
     )  # fmt: skip
-    return _Built(Program(adapted, measure, draw), traced, shapes)
+    program = Program(adapted, measure, draw)
+    if purity.partial(closed):
+        purity.rehearse(where, program, shapes, (inputs.given_of(args), labels, adapted.given))
+    return _Built(program, traced, shapes, remarks)
 
 
 def measure_of(

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.errors import SetAttributeFrozenModuleError
 from jax.extend import core
 
 from jaxinit._core import checks
@@ -18,6 +19,12 @@ from jaxinit.probe import _inputs as inputs
 from jaxinit.probe._plan import Path, Plan, make_plan
 
 __all__ = ["Traced", "trace"]
+
+#: Errors of Python code that wants the values of a program that is only traced.
+_UNTRACEABLE = (
+    jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError, jax.errors.NonConcreteBooleanIndexError,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +85,23 @@ def _trace(where: str, model: Marked, params: Any, state: Any, args: Any, key: A
 
 
 def refused(where: str, model: Marked, args: Any, error: Exception) -> ValueError:
-    """The model does not take these inputs: its own words, and what it was given."""
-    first = str(error).strip().splitlines()
+    """The model does not take these inputs, or cannot be traced at all: its own words, and what it was given."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    words = f"The call failed with {type(error).__name__}: {first}"
+    if isinstance(error, _UNTRACEABLE):
+        return checks.bad(
+            where, "model", "one that jax can trace (jit would fail in the same way)", model.name,
+            f"{words} Python's `if`, int(), float() and NumPy need values that a traced program does not have: use "
+            "jnp.where, jax.lax.cond and jax.numpy.",
+        )  # fmt: skip
+    if isinstance(error, SetAttributeFrozenModuleError):
+        return checks.bad(
+            where, "model", "one that leaves its attributes alone when it is called", model.name,
+            f"{words} Keep what changes in a variable: self.variable('counters', 'n', jnp.zeros, ()).",
+        )  # fmt: skip
     return checks.bad(
         where, "x", f"inputs that {model.name} can be called with", inputs.shapes(args),
-        f"The call failed with {type(error).__name__}: {first[0] if first else ''} "
-        "Several arguments are passed as a tuple, x=(tokens, mask).",
+        f"{words} Several arguments are passed as a tuple, x=(tokens, mask).",
     )  # fmt: skip
 
 

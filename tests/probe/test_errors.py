@@ -1,5 +1,6 @@
 """Bad input: one clear error each, before anything is compiled, with the call that would work."""
 
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +15,14 @@ from flax import nnx
 from jaxinit.probe import probe, watch
 
 TWO, X = zoo.Two(), zoo.X
+GOOD = {
+    "a": {"kernel": np.ones((6, 6)), "bias": np.ones(6)},
+    "b": {"kernel": np.ones((6, 4)), "bias": np.ones(4)},
+}
+OTHER = {
+    "a": {"kernel": np.ones((6, 5)), "bias": np.ones(6)},
+    "b": {"kernel": np.ones((5, 4)), "bias": np.ones(4)},
+}
 PLAIN = (zoo.init_functions, zoo.apply_functions)
 
 
@@ -65,6 +74,18 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a method of functions": (
         {"model": PLAIN, "method": "encode"}, ValueError, "plain functions",
     ),
+    "parameters that are no tree": ({"params": 3.5}, TypeError, "a tree of arrays, or the path"),
+    "parameters of another model": ({"params": {"a": {"kernel": np.ones((6, 6))}}}, ValueError, "b/kernel is missing"),
+    "parameters of another shape": (
+        {"params": OTHER}, ValueError, r"a/kernel is \(6, 5\) and should be \(6, 6\); b/kernel is \(5, 4\)",
+    ),
+    "a parameter too many": ({"params": {**GOOD, "c": np.ones(2)}}, ValueError, "c is not the model's"),
+    "no batch statistics": (
+        {"model": zoo.ConvNet(), "x": zoo.IMAGES, "params": {"params": {}, "x": np.ones(1)}}, ValueError, "batch_stats",
+    ),
+    "several seeds of one draw": ({"params": GOOD, "seeds": 2}, ValueError, "leave params out"),
+    "a folder that is not there": ({"params": "no/such/folder"}, ValueError, "There is no such folder"),
+    "a folder of something else": ({"params": Path(__file__).parent}, ValueError, "No _METADATA is in it"),
     "a method that is not there": ({"method": "encode"}, ValueError, "encode"),
 }  # fmt: skip
 
@@ -92,20 +113,128 @@ def test_watch_refuses_other_shapes() -> None:
         look.record([])
 
 
-class Talkative(nn.Module):
-    @nn.compact
+KEPT: list[Any] = []
+NUMBERS = np.random.default_rng(0)
+
+
+def dense(after: Any) -> Any:
+    """A model that does something with the output of its layer."""
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x: Any) -> Any:
+            y = nn.Dense(4, name="fc")(x)
+            return after(y)
+
+    return Model()
+
+
+class Stateful(nnx.Module):
+    """Does something with itself, given its output."""
+
+    def __init__(self, rngs: nnx.Rngs, after: Any) -> None:
+        self.fc, self.calls, self.after = nnx.Linear(6, 4, rngs=rngs), 0, after
+        self.cache = nnx.BatchStat(jnp.zeros((1, 4)))
+
     def __call__(self, x: Any) -> Any:
-        jax.debug.callback(lambda: None)
-        return nn.Dense(2)(x)
+        y = self.fc(x)
+        self.after(self, y)
+        return y
+
+
+def stateful(after: Any) -> Any:
+    return lambda rngs: Stateful(rngs, after)
+
+
+def counted(module: Any, y: Any) -> None:
+    module.calls += 1
+
+
+def remembered(module: Any, y: Any) -> None:
+    module.latest = y
+
+
+def grown(module: Any, y: Any) -> None:
+    module.cache.set_value(jnp.concatenate([module.cache[...], y]))
+
+
+def kept(module: Any, y: Any) -> None:
+    module.cache[...] = y.sum(axis=0, keepdims=True)
+
+
+def called(y: Any) -> Any:
+    return jax.pure_callback(lambda v: v, jax.ShapeDtypeStruct(y.shape, y.dtype), y, vmap_method="sequential")
+
+
+def drawn_by_numpy(key: Any, shape: Any, dtype: Any = None) -> Any:
+    return jnp.asarray(NUMBERS.normal(size=shape), jnp.float32)
+
+
+IMPURE: dict[str, tuple[Any, str]] = {
+    "debug.print": (dense(lambda y: jax.debug.print("{}", y) or y), r"calls the host \(debug_print in the model\)"),
+    "debug.callback": (dense(lambda y: jax.debug.callback(print) or y), r"Model calls the host \(debug_callback"),
+    "a callback inside a scan": (
+        dense(lambda y: jax.lax.scan(lambda c, _: (c, jax.debug.callback(print)), y, None, 2)[0]), "calls the host",
+    ),
+    "a global list": (dense(lambda y: KEPT.append(y) or y), r"keeps values of its trace in Python \(.*KEPT\)"),
+    "numbers of NumPy": (dense(lambda y: y + NUMBERS.normal(size=(1, 4)).astype("f4")), "something else every time"),
+    "a number of NumPy": (dense(lambda y: y * float(NUMBERS.normal())), "something else every time"),
+    "weights of NumPy": (nn.Dense(4, kernel_init=drawn_by_numpy), "something else than its key"),
+    "nnx: a counter": (stateful(counted), r"Stateful assigns to its attribute calls .*\(0 becomes 1\)"),
+    "nnx: an attribute": (stateful(remembered), "assigns to its attribute latest"),
+    "nnx: a variable that grows": (stateful(grown), r"variable cache from float32\[1,4\] to float32\[4,4\]"),
+}  # fmt: skip
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop(*args: Any, **kwargs: Any) -> Any:
+    raise Stopped
+
+
+@pytest.mark.parametrize("name", IMPURE)
+def test_a_model_that_does_more_than_compute_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jaxinit.ensemble.run", stop)
+    model, text = IMPURE[name]
+    with pytest.warns(UserWarning, match=text) as said, pytest.raises(Stopped):
+        probe(model, X, seeds=1)
+    assert len(said) == 1
+    KEPT.clear()
+
+
+@pytest.mark.parametrize("name", [*zoo.CASES, "nnx: kept variables"])
+def test_pure_models_are_not_accused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every model of the zoo: warnings are errors here."""
+    monkeypatch.setattr("jaxinit.ensemble.run", stop)
+    case = zoo.CASES.get(name, zoo.Case(stateful(kept), X, ()))
+    with pytest.raises(Stopped):
+        probe(case.model, case.x, seeds=1, train=case.train)
+
+
+IMPOSSIBLE: dict[str, tuple[Any, str]] = {
+    "a while loop": (
+        dense(lambda y: jax.lax.while_loop(lambda v: v.sum() < 0, lambda v: v + 1, y)),
+        "Reverse-mode .* backward=False measures the signal alone",
+    ),
+    "a callback without a derivative": (dense(called), "JVP.* backward=False"),
+    "Python's if": (dense(lambda y: y if y.sum() > 0 else -y), r"one that jax can trace .*jax\.lax\.cond"),
+    "NumPy": (dense(lambda y: jnp.asarray(np.sort(y))), "one that jax can trace .*jax.numpy"),
+    "an attribute of a linen module": (dense(lambda y: setattr(nn.Dense(1), "calls", 1) or y), "leaves its attributes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_a_model_that_cannot_be_measured_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jaxinit.ensemble.run", stop)
+    model, text = IMPOSSIBLE[name]
+    with pytest.raises(ValueError, match=f"(?s){text}"):
+        probe(model, X, seeds=1)
 
 
 def constant(rngs: nnx.Rngs) -> nnx.Linear:
     return nnx.Linear(6, 4, rngs=nnx.Rngs(0))
-
-
-def test_a_model_that_calls_the_host_is_named() -> None:
-    with pytest.warns(UserWarning, match="Talkative calls the host .*callback"):
-        probe(Talkative(), X, seeds=1, record=["second_moment"], backward=False, devices=1)
 
 
 def test_a_factory_that_ignores_its_rngs_is_named() -> None:

@@ -81,7 +81,7 @@ def counted(samples: dict[str, Any], count: jax.Array) -> dict[str, Any]:
         if isinstance(value, scaled.Scaled):
             return dataclasses.replace(value, mantissa=mask(value.mantissa))
         value = value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.float32)
-        first = jnp.arange(value.shape[0]) < count
+        first = jnp.arange(value.shape[0], dtype=count.dtype) < count
         return jnp.where(first.reshape((-1,) + (1,) * (value.ndim - 1)), value, jnp.full_like(value, jnp.nan))
 
     return {name: mask(value) for name, value in samples.items()}

@@ -71,9 +71,12 @@ class Activate:
             kept = {"unit": z, "length": length, "exponent": exponent, "centred": self.norm == "layer"}
             exponent = jnp.where(is_infinite(exponent), exponent, 0)
             z, exponent = self.precision.rows(z, exponent)
-        phi, exponent, slope = self.nonlinearity(z, exponent)
-        phi, exponent = self.precision.rows(phi, exponent)
-        slope = self.precision.entries(slope)
+        if self.precision.short:
+            f = self.nonlinearity.activation.value_and_derivative
+            phi, exponent, slope = self.precision.operations(f, z, exponent)
+        else:
+            phi, exponent, slope = self.nonlinearity(z, exponent)
+            phi, exponent = self.precision.rows(phi, exponent)
         h, after, through = phi, exponent, slope
         if self.drops:
             keep = 1 - jnp.asarray(dropout, jnp.float32)

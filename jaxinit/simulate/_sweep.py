@@ -18,7 +18,7 @@ from jaxinit.network import Network
 from jaxinit.records import Propagation, Sweep
 from jaxinit.simulate._simulate import simulate
 
-_SIGNAL = ("q", "correlation")
+_SIGNAL = ("q", "correlation", "dtype")
 _OPTIONS = (
     "x", "sampler", "approximate", "backward", "record", "keep_seeds", "root", "batch", "chunk", "devices",
 )  # fmt: skip
@@ -36,10 +36,10 @@ def sweep(
 
     Points that differ only in numbers (weight and bias variance, numbers of an initializer, alpha and beta of skips,
     dropout, q, correlation) share one compiled program; a bias variance or a dropout of exactly 0 leaves its part out,
-    and so is a program of its own. They run one after the other: each fills the device by its seeds.
+    and so is a program of its own, as is every dtype. They run one after the other: each fills the device by its seeds.
 
     Arguments:
-        grid: the arguments of `Network`, and `q` and `correlation`, by name. A list, tuple, range or 1-D array
+        grid: the arguments of `Network`, and `q`, `correlation` and `dtype`, by name. A list, tuple, range or 1-D array
             is an axis of the grid, in this order; so is a dict, whose keys name the values, as in {"mine": f,
             "tanh": "tanh"}; anything else is the same at all points. Widths that differ by layer are tuples in a
             list, [(64, 32), (64, 64)].
@@ -106,7 +106,11 @@ def _axes(grid: Any) -> tuple[dict[str, dict[Any, Any]], dict[str, Any]]:
     for name, value in grid.items():
         if name not in known:
             raise checks.bad(
-                where, "grid", "of arguments of Network, q and correlation", name, checks.nearest(name, known)
+                where,
+                "grid",
+                "of arguments of Network, q, correlation and dtype",
+                name,
+                checks.nearest(name, known),
             )
         if isinstance(value, (np.ndarray, jax.Array)) and value.ndim == 1:
             value = np.asarray(value).tolist()

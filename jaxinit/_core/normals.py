@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from jaxinit._core.threefry import fused, words
 
-__all__ = ["normals", "vector"]
+__all__ = ["normals", "one_loop", "polar", "vector"]
 
 
 def normals(key: Any, rows: int, n: int, dtype: Any = jnp.float32) -> jax.Array:
@@ -44,9 +44,9 @@ def normals(key: Any, rows: int, n: int, dtype: Any = jnp.float32) -> jax.Array:
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(rows, dtype=jnp.uint32))
         return jax.vmap(lambda k: jax.random.normal(fused(k, (n,)), (n,), dtype))(keys)
     data = jax.random.key_data(key)
-    data = jnp.stack(_one_loop((data[:1], data[1:])))
-    polar = _polar if jnp.dtype(dtype).itemsize <= 4 else _wide_polar
-    pair = _one_loop(polar(*words(data, (1, pairs, n))))
+    data = jnp.concatenate(one_loop(data[:1], data[1:]))
+    by = polar if jnp.dtype(dtype).itemsize <= 4 else _wide_polar
+    pair = one_loop(*by(*words(data, (pairs, n))))
     return jnp.stack(pair, axis=1).reshape((2 * pairs, n))[:rows].astype(dtype)
 
 
@@ -55,18 +55,17 @@ def vector(key: Any, n: int, dtype: Any = jnp.float32) -> jax.Array:
     return normals(key, 2, -(-n // 2), dtype).ravel()[:n]
 
 
-def _one_loop(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """The two arrays (1, ...) without their first axis, computed together.
+def one_loop(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """The arrays, of one shape, computed together.
 
     XLA would run the cipher anew for each array that it fills; a reduction of several operands is one loop.
     """
-    zero = jnp.zeros((), pair[0].dtype)
-    a, b = (jnp.concatenate([v, jnp.zeros_like(v)]) for v in pair)
-    out = jax.lax.reduce((a, b), (zero, zero), lambda p, q: (p[0] + q[0], p[1] + q[1]), (0,))
-    return out[0], out[1]
+    whole = [jnp.stack([v, jnp.zeros_like(v)]) for v in arrays]
+    zeros = [jnp.zeros((), v.dtype) for v in arrays]
+    return tuple(jax.lax.reduce(whole, zeros, lambda p, q: [a + b for a, b in zip(p, q, strict=True)], (0,)))
 
 
-def _polar(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+def polar(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The pair of normals of two uint32 words."""
     uniform = x.astype(jnp.float32) * jnp.float32(2.0**-32) + jnp.float32(2.0**-33)
     radius = jnp.sqrt(-2 * jnp.log(uniform))

@@ -16,22 +16,18 @@ import jax
 import jax.extend
 import jax.numpy as jnp
 
-__all__ = ["fused", "words"]
+__all__ = ["cipher", "fused", "words"]
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
 NAME = "threefry2x32"
 
 
-def words(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """Threefry-2x32 with 20 rounds (Salmon et al. 2011) of the counters 0, 1, 2, ..., laid out as `shape`.
-
-    `key`: the data of a key, uint32[2]. Two uint32 arrays: the cipher's two words.
-    """
-    k0, k1 = key[0], key[1]
+def cipher(key: tuple[Any, Any], x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
+    """Threefry-2x32 with 20 rounds (Salmon et al. 2011) of counters (x, y), entry by entry; all uint32."""
+    k0, k1 = key
     schedule = (k0, k1, k0 ^ k1 ^ jnp.uint32(PARITY))
-    counter = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-    x, y = jnp.broadcast_to(k0, shape), counter + k1
+    x, y = x + k0, y + k1
     for block in range(5):
         for r in ROTATIONS[block % 2]:
             x = x + y
@@ -39,6 +35,15 @@ def words(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]
         x = x + schedule[(block + 1) % 3]
         y = y + schedule[(block + 2) % 3] + jnp.uint32(block + 1)
     return x, y
+
+
+def words(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """The cipher of the counters 0, 1, 2, ..., laid out as `shape`: two uint32 arrays.
+
+    `key`: the data of a key, uint32[2].
+    """
+    counter = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    return cipher((key[0], key[1]), jnp.zeros_like(counter), counter)
 
 
 def _bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:

@@ -52,6 +52,9 @@ def _one_chunk(
     one: Any, batch: int, keep: bool, seeds: jax.Array, counts: jax.Array, root: jax.Array, data: Any
 ) -> Any:
     size = seeds.shape[0]
+    if batch >= size and not keep and hasattr(one, "moments"):
+        figures = one.moments(keys_of(seeds, root), counts[0], data)
+        return jax.tree.map(lambda v: v[None], (figures, None))
     if batch >= size:
         samples = jax.vmap(lambda key: one(key, data))(keys_of(seeds, root))
     else:
@@ -91,7 +94,8 @@ def run(
 
     Arguments:
         one: `(key, data) -> dict of arrays or Scaled`, traceable and hashable (a function of a module, or a
-            record): programs are cached by it.
+            record): programs are cached by it. Where it has a method `moments(keys, count, data) -> PackedMoments`,
+            over the first `count` keys, that is called for chunks of one batch if no samples are kept.
         data: pytree of numbers; changing them does not recompile.
         seeds: 1-D uint32; seed i is the key fold_in(key(root), i).
         batch: seeds computed together (vectorised) within a chunk; on CPU one by one where the program would

@@ -31,8 +31,8 @@ from jaxinit.simulate._weights import IMPLICIT_LAWS, Weights, law_of
 
 SAMPLERS = ("auto", "implicit", "materialized", "radial")
 
-#: Numbers that a batch of seeds draws at once where lengths are drawn alone.
-_RADIAL_NUMBERS = 1 << 16
+#: Where lengths are drawn alone: the most seeds of a batch, whose vectors stay in the cache, and layers of them.
+_RADIAL_SEEDS, _RADIAL_LAYERS = 1 << 14, 1 << 24
 #: A materialized network keeps its weights for the backward pass up to this many bytes, else draws them twice.
 _STORE_BYTES = 1 << 30
 
@@ -85,10 +85,10 @@ def simulate(
             "update_ratio", whose chi-square doubles the time to compile.
         dtype: what layers compute in: "bfloat16", "float16", "float32" or "float64" (which needs jax_enable_x64), as
             the `dtype=` of a Flax model of float32 parameters. Inputs, weights and biases are rounded to it, and so is
-            what every product (summed in float32 or better), sum, normalization and activation yields, forward and
-            backward; what is beyond its range becomes 0 or infinite. Statistics, and norms of weight gradients, are
-            computed from these numbers in float32 or better. A seed names the same network in every dtype. By
-            default numbers are float32 with exponents apart: of no range.
+            what every product (summed in float32 or better), sum, normalization and operation of an activation
+            yields, forward and backward; what is beyond its range becomes 0 or infinite. Statistics, and norms of
+            weight gradients, are computed from these numbers in float32 or better. A seed names the same network in
+            every dtype. By default numbers are float32 with exponents apart: of no range.
         keep_seeds: keep each statistic's `samples`, seeds first.
         root: seed of the root key.
         batch: seeds computed together; chosen from the width and the kind of device by default.
@@ -142,7 +142,7 @@ def simulate(
     program: Dense | Radial
     if sampler == "radial":
         program = _radial(network, rows, _wanted(record, backward, rows, radial.STATISTICS))
-        default_batch = max(1, _RADIAL_NUMBERS // network.depth)
+        default_batch = max(1, min(_RADIAL_SEEDS, _RADIAL_LAYERS // network.depth))
     else:
         each = {
             shape: _weights(network, shape, sampler, approximate, rows, precision)
@@ -159,7 +159,9 @@ def simulate(
         default_batch = _batch(weights, rows, devices) if batch is None else 1
     batch = default_batch if batch is None else checks.integer(where, "batch", batch, at_least=1)
     chunk = (
-        _chunk(network.depth, batch) if chunk is None else checks.integer(where, "chunk", chunk, at_least=1)
+        _chunk(program, network.depth, batch)
+        if chunk is None
+        else checks.integer(where, "chunk", chunk, at_least=1)
     )
     root = checks.integer(where, "root", root, at_least=0)
 
@@ -340,8 +342,8 @@ def _batch(weights: tuple[Layer, ...], rows: int, devices: Any) -> int:
     return ensemble.batch_size(numbers, kept, weights=forms, devices=devices)
 
 
-def _chunk(depth: int, batch: int) -> int:
-    return max(batch, (1 << 19) // max(depth, 512) // batch * batch)
+def _chunk(program: Dense | Radial, depth: int, batch: int) -> int:
+    return batch if isinstance(program, Radial) else max(batch, (1 << 19) // max(depth, 512) // batch * batch)
 
 
 def _configuration(

@@ -46,10 +46,10 @@ def test_twin_other_laws_are_seen(drawn: np.ndarray, wrong) -> None:
 
 def test_words_are_turned_into_normals_to_rounding() -> None:
     """The polynomials against NumPy's logarithm, sine and cosine in float64."""
-    from jaxinit._core.normals import _polar
+    from jaxinit._core.normals import polar
 
     x, y = np.random.default_rng(0).integers(0, 2**32, (2, 100_000), dtype=np.uint32)
-    a, b = (np.asarray(v, np.float64) for v in _polar(jnp.asarray(x), jnp.asarray(y)))
+    a, b = (np.asarray(v, np.float64) for v in polar(jnp.asarray(x), jnp.asarray(y)))
     radius = np.sqrt(-2 * np.log((x + 0.5) / 2.0**32))
     angle = y.astype(np.int32) / 2.0**31 * np.pi / 4 + np.pi * (y & 1) + np.pi / 2 * ((y >> 1) & 1)
     near = x < 2**32 - 2**20  # where the radius is not yet rounded

@@ -10,7 +10,8 @@ from laws import other_law, same_law
 from scipy import stats
 
 import jaxinit as ji
-from jaxinit.simulate._chi import chi_square, coins
+from jaxinit.simulate._chi import chi_square, coins, lifted_chi_square
+from jaxinit.simulate._radial import STATISTICS
 
 SEEDS = 20_000
 NETWORKS = {
@@ -19,6 +20,12 @@ NETWORKS = {
         "activation": ji.activations.get("leaky_relu", negative_slope=0.3),
         "weight_variance": 1.6,
         "width": 5,
+    },
+    "wide relu": {"activation": "relu", "weight_variance": 2.0, "width": 104, "input_width": 6},
+    "wide leaky": {
+        "activation": ji.activations.get("leaky_relu", negative_slope=0.3),
+        "weight_variance": 1.6,
+        "width": 101,
     },
 }
 
@@ -50,7 +57,7 @@ def samples(kind: str, sampler: str) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_law_is_that_of_the_general_sampler(kind: str) -> None:
-    same_law(samples(kind, "radial"), samples(kind, "materialized"))
+    same_law(samples(kind, "radial"), samples(kind, "implicit" if "wide" in kind else "materialized"))
 
 
 def test_twin_passes_that_are_not_one_network_are_seen() -> None:
@@ -60,22 +67,59 @@ def test_twin_passes_that_are_not_one_network_are_seen() -> None:
     other_law(apart, samples("relu", "materialized"))
 
 
-@pytest.mark.parametrize("freedom", [1.0, 2.0, 3.0, 40.0, 1000.0])
-def test_chi_square(freedom: float) -> None:
-    x = np.asarray(chi_square(jax.random.key(1), jnp.full((2, 20_000), freedom)))
-    assert stats.kstest(x.ravel(), "chi2", args=(freedom,)).pvalue > 1e-5
-    assert stats.kstest(x.ravel(), "chi2", args=(1.05 * freedom + 0.05,)).pvalue < 1e-5
-    assert (np.asarray(chi_square(jax.random.key(1), jnp.zeros((1, 3)))) == 0).all()
+@pytest.mark.parametrize("freedom", [16.0, 17.0, 40.0, 1000.0, 65536.0])
+def test_chi_square_is_the_quantile_function(freedom: float) -> None:
+    """Entry by entry against SciPy: float32 may add the rounding of a few operations."""
+    z = np.linspace(-5.5, 5.5, 2001).astype(np.float32)
+    x = np.asarray(chi_square(jnp.asarray(z), jnp.full(z.shape, freedom)), np.float64)
+    exact = np.where(
+        z < 0, stats.chi2.ppf(stats.norm.cdf(z), freedom), stats.chi2.isf(stats.norm.sf(z), freedom)
+    )
+    error = np.abs(x / exact - 1)
+    assert error[np.abs(z) < 3].max() < 6e-7 and error.max() < 5e-6
+    # Over a thousand layers an error of the mean adds up: it must be far below the spread, in the mean.
+    assert abs(np.average(np.log(x / exact), weights=stats.norm.pdf(z))) < 3e-8
 
 
-@pytest.mark.parametrize("n", [1, 6, 1000, 65536])
-def test_coins(n: int) -> None:
-    x = np.asarray(coins(jax.random.key(2), (1, 50_000), n))
-    assert abs(x.mean() - n / 2) < 5 * np.sqrt(n / 4 / x.size)
-    assert abs(x.var() - n / 4) < 5 * n / 4 * np.sqrt(2 / x.size) + 1e-9
-    if n == 6:
-        expected = stats.binom.pmf(np.arange(7), 6, 0.5) * x.size
-        assert stats.chisquare(np.bincount(x.astype(int).ravel(), minlength=7), expected).pvalue > 1e-5
+@pytest.mark.parametrize("freedom", [1.0, 2.0, 3.0, 15.0, 40.0])
+def test_chi_square_of_few_degrees_of_freedom(freedom: float) -> None:
+    z = jax.random.normal(jax.random.key(1), (40_000,))
+    uniform = jax.random.uniform(jax.random.key(2), (8, 40_000))
+    x = np.asarray(lifted_chi_square(z, uniform, jnp.full(z.shape, freedom)))
+    assert stats.kstest(x, "chi2", args=(freedom,)).pvalue > 1e-5
+    assert stats.kstest(x, "chi2", args=(1.05 * freedom + 0.05,)).pvalue < 1e-5
+    assert (np.asarray(lifted_chi_square(z, uniform, jnp.zeros_like(z))) == 0).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 6, 7, 99, 100, 101, 1000, 65536])
+def test_coins_are_the_quantile_function(n: int) -> None:
+    z = np.linspace(-6.5, 6.5, 4001).astype(np.float32)
+    k = np.asarray(coins(jnp.asarray(z), n))
+    upper = np.where(z < 0, stats.norm.cdf(z), stats.norm.sf(z))
+    exact = np.where(z < 0, stats.binom.ppf(upper, n, 0.5), stats.binom.isf(upper, n, 0.5))
+    # Between two steps any k is exact; at a step rounding may take the other side.
+    assert (k != exact).mean() < 2e-3 and np.abs(k - exact).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["relu", "wide leaky"])
+def test_moments_over_seeds_are_those_of_the_samples(kind: str) -> None:
+    """Reduced layer by layer, with a chunk that is not full, and from the samples of every seed."""
+    net = network(**NETWORKS[kind])
+    run = ji.simulate(net, 50, sampler="radial", batch=20)
+    kept = ji.simulate(net, 50, sampler="radial", batch=20, keep_seeds=True)
+    for name in sorted(STATISTICS):
+        of = kept[name].samples
+        size = 1e-6 * np.abs(of[np.isfinite(of)]).max()
+        np.testing.assert_array_equal(run[name].count, 50)
+        with np.errstate(invalid="ignore"):  # the logarithms of a dead network
+            spread = of.std(0, ddof=1) / np.sqrt(50)
+        for field, value in {
+            "mean": of.mean(0),
+            "stderr": spread,
+            "min": of.min(0),
+            "max": of.max(0),
+        }.items():
+            np.testing.assert_allclose(getattr(run[name], field), value, rtol=2e-5, atol=size)
 
 
 def test_great_depth_and_what_is_recorded() -> None:

@@ -107,8 +107,12 @@ def _takes_nothing(value: Any) -> bool:
     if not (inspect.isclass(value) or inspect.isroutine(value)):
         return False
     try:
-        wanted = inspect.signature(value).parameters.values()
+        # nnx's metaclass hides the arguments of its classes
+        wanted = list(
+            inspect.signature(value.__init__ if inspect.isclass(value) else value).parameters.values()
+        )
     except (TypeError, ValueError):
         return False
+    wanted = wanted[1:] if inspect.isclass(value) else wanted
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return all(p.default is not inspect.Parameter.empty or p.kind in variable for p in wanted)

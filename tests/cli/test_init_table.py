@@ -28,6 +28,11 @@ net = nn.Dense(128, kernel_init=ji.glorot_uniform())
 
 def small(rngs):
     return nnx.Linear(64, 32, kernel_init=ji.he_normal(), rngs=rngs)
+
+
+class Mine(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs):
+        self.only = nnx.Linear(64, 32, kernel_init=ji.he_normal(), rngs=rngs)
 """
 
 
@@ -70,3 +75,9 @@ def test_nnx_factories_need_no_input_and_seeds_count(file, capsys):
     assert found[0] == found[1] != found[2]
     assert main(["init-table", f"{file}:net"]) == 2
     assert "init_table(x=...)" in capsys.readouterr().err
+
+
+def test_an_nnx_class_is_a_factory_though_its_metaclass_hides_what_it_takes(file, capsys):
+    assert main(["init-table", f"{file}:Mine", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["parameters"]
+    assert [row["path"] for row in rows] == ["only/bias", "only/kernel"]

@@ -50,7 +50,7 @@ def test_it_tells_and_keeps_what_the_api_finds(file, tmp_path, capsys):
     rows = {row["path"]: row for row in told["parameters"]}
     assert rows["params/kernel"]["matches"] == "glorot_uniform" and rows["params/kernel"]["agrees"] is True
     assert rows["params/kernel"]["asked"] == repr(ji.glorot_uniform()) and told["wrong"] == []
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"net.npz", "report.html"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"net.npz", "net.png", "report.html"}
     code = f"import jaxinit as ji; print(ji.load({str(tmp_path / 'out' / 'net.npz')!r})['params/kernel'].matches)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120

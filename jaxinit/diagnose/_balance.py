@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 
@@ -30,9 +31,11 @@ def steps(case: Case) -> list[Finding]:
         if len(p.sites) < _LEAST:
             continue
         step = np.diff(p.log)
-        usual = _usual(p.sites[1:], step)
-        deviation = step - usual
-        scale = max(1.4826 * float(np.median(np.abs(deviation))), 0.1)
+        usual = _usual(p.sites, step)
+        deviation = np.nan_to_num(step - usual)
+        if not np.isfinite(usual).any():
+            continue
+        scale = max(1.4826 * float(np.median(np.abs(deviation[np.isfinite(usual)]))), 0.1)
         i = int(np.argmax(np.abs(deviation)))
         score = abs(float(deviation[i])) / scale
         # One site that is off makes two steps, there and back: it stands between them.
@@ -46,7 +49,7 @@ def steps(case: Case) -> list[Finding]:
         among = f" among {len(p.sites)} {kind} sites" if kind else ""
         text = (
             f"{place(odd)} disagrees with its neighbours{among}: the second moment changes by "
-            f"×{format_log(float(step[i]))} from {place(p.sites[i])} to the next, "
+            f"×{format_log(float(step[i]))} from {place(p.sites[i])} to {place(p.sites[i + 1])}, "
             f"by ×{format_log(float(usual[i]))} elsewhere (robust z {score:.0f})."
         )
         out.append(
@@ -67,16 +70,20 @@ def steps(case: Case) -> list[Finding]:
 
 
 def _usual(sites: tuple[str, ...], step: np.ndarray) -> np.ndarray:
-    """The median step into sites of the same role in their blocks, of three or more such; else that of all.
+    """The median step between sites of the same roles in their blocks, of three or more such; else that of all.
 
-    What every block does alike is made so: the last layer of each residual branch may start small.
+    What every block does alike is made so: the last layer of each residual branch may start small. Where the stream
+    enters the blocks, or leaves them, nothing tells what is usual: nan.
     """
-    roles = np.array([_role(site) for site in sites])
+    roles = [_role(site) for site in sites]
+    pairs = list(itertools.pairwise(roles))
     usual = np.full(step.shape, np.median(step))
-    for role in set(roles):
-        alike = roles == role
+    for i, pair in enumerate(pairs):
+        alike = np.array([other == pair for other in pairs])
         if alike.sum() >= _BLOCKS:
-            usual[alike] = np.median(step[alike])
+            usual[i] = np.median(step[alike])
+        elif any(roles.count(role) >= _BLOCKS for role in pair):
+            usual[i] = np.nan
     return usual
 
 

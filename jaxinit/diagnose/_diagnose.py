@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Callable
 
 from jaxinit._core import checks
-from jaxinit.diagnose import _angles, _balance, _defaults, _numbers, _scale, _units, _verdict
+from jaxinit.diagnose import _angles, _balance, _defaults, _numbers, _parameters, _scale, _units, _verdict
 from jaxinit.diagnose._case import Case
 from jaxinit.records import PROBE_STATISTICS, Diagnosis, Finding, Propagation
 from jaxinit.records._diagnosis import SEVERITIES
+from jaxinit.records._sites import PARAMETER_STATISTICS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,9 @@ class Check:
     needs: tuple[str, ...]
 
 
+_PARAMETERS = "parameters."
+#: What only models have.
+_OF_MODELS = {*PROBE_STATISTICS, *(_PARAMETERS + name for name in PARAMETER_STATISTICS)}
 _LOGS = ("log_second_moment", "log_grad_second_moment")
 
 #: In the order in which findings of equal severity are told: causes before consequences.
@@ -28,7 +32,7 @@ CHECKS = (
     Check("values that are not finite", _numbers.not_finite, _LOGS),
     Check("silent sites", _numbers.silent, ("log_second_moment",)),
     Check("sites without gradient", _numbers.no_gradient, ("log_grad_second_moment",)),
-    Check("identical units", _units.identical_units, ("mean",)),
+    Check("identical units", _units.identical_units, ("mean", "log_second_moment")),
     Check("range of float32", _numbers.float_range, _LOGS),
     Check("scale of the signal and the gradient", _scale.vanishing_or_exploding, _LOGS),
     Check("wrong defaults", _defaults.wrong_default, ("log_second_moment",)),
@@ -37,18 +41,26 @@ CHECKS = (
     Check("positions that become alike", _angles.rank_collapse, ("position_correlation",)),
     Check("layers against their neighbours", _balance.steps, ("log_second_moment",)),
     Check("balance of the layers' gradients", _balance.imbalance, ("update_ratio", "weight_grad_norm")),
+    Check("parameters without gradient", _parameters.without_gradient, ("parameters.gradient_norm",)),
+    Check("size of the optimizer's steps", _parameters.steps, ("parameters.update_ratio",)),
     Check("bfloat16", _angles.bfloat16, ("one_minus_correlation",)),
     Check("spread between seeds", _scale.spread, _LOGS),
 )
 
+_OF_PARAMETERS = {"unused_parameter", "zero_start", "update_ratio"}
 _SCALE = {"vanishing_signal", "exploding_signal", "vanishing_gradient", "exploding_gradient", "chaos"}
 #: Kind -> the kinds that are its consequences, said only if it is not.
 _EXPLAINS = {
-    "not_finite_signal": {*_SCALE, "overflow", "underflow", "imbalance", "step", "spread", "no_gradient"},
-    "not_finite_gradient": {*_SCALE, "overflow", "underflow", "imbalance", "spread"},
-    "zero_signal": {*_SCALE, "no_gradient", "dead_units", "saturated_units", "collapse", "imbalance", "step"},
-    "no_gradient": {"vanishing_gradient", "imbalance"},
-    "identical_units": {*_SCALE, "collapse", "wrong_default", "imbalance", "spread", "bf16_risk"},
+    "not_finite_signal": {
+        *_SCALE, "overflow", "underflow", "imbalance", "step", "spread", "no_gradient", *_OF_PARAMETERS,
+    },
+    "not_finite_gradient": {*_SCALE, "overflow", "underflow", "imbalance", "spread", *_OF_PARAMETERS},
+    "zero_signal": {
+        *_SCALE, "no_gradient", "dead_units", "saturated_units", "collapse", "imbalance", "step", *_OF_PARAMETERS,
+    },
+    "no_gradient": {"vanishing_gradient", "imbalance", *_OF_PARAMETERS},
+    "dead_units": {*_OF_PARAMETERS},
+    "identical_units": {*_SCALE, "collapse", "wrong_default", "imbalance", "spread", "bf16_risk", *_OF_PARAMETERS},
     **{kind: {"imbalance"} for kind in _SCALE},
     "collapse": {"bf16_risk"},
 }  # fmt: skip
@@ -69,7 +81,8 @@ def diagnose(propagation: Propagation) -> Diagnosis:
     Checked are values that are not finite, zeros, sites without gradient, identical units, the range of float32,
     vanishing and exploding (forward, backward) and chaos, defaults known to be wrong, dead and saturated units,
     inputs, and positions of one input, that become alike, layers that disagree with their neighbours, balance of the
-    gradients, the resolution of bfloat16, and the spread between seeds.
+    gradients, parameters that get no gradient, the size of the optimizer's first step (of a probe with `optimizer=`),
+    the resolution of bfloat16, and the spread between seeds.
 
     Second moments of deep finite networks have heavy tails, so logarithms are used throughout; and the drift that
     width alone causes (about -5 depth / (2 width) in the log, for He-initialized ReLU) is taken out by the variance
@@ -101,7 +114,7 @@ def diagnose(propagation: Propagation) -> Diagnosis:
     checked, skipped = [], {}
     for check in CHECKS:
         if all(not _recorded(propagation, name) for name in check.needs):
-            if not propagation.layout and set(check.needs) <= set(PROBE_STATISTICS):
+            if not propagation.layout and set(check.needs) <= _OF_MODELS:
                 continue  # no figure of this kind of record
             skipped[check.name] = " and ".join(check.needs) + " not recorded"
             continue
@@ -119,7 +132,8 @@ def diagnose(propagation: Propagation) -> Diagnosis:
 
 
 def _recorded(record: Propagation, name: str) -> bool:
-    stat = getattr(record, name)
+    owner = record.parameters if name.startswith(_PARAMETERS) else record
+    stat = getattr(owner, name.removeprefix(_PARAMETERS), None)
     return stat is not None and bool(stat.mean.size)
 
 

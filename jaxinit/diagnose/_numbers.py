@@ -54,8 +54,34 @@ def not_finite(case: Case) -> list[Finding]:
             f"The {noun} is not finite: nan or infinite first at {place(first)}{share}, "
             f"and at {len(sites)} of {case.depth} sites."
         )
-        return [_seen(f"not_finite_{noun}", "error", text, sites, case.rescale)]
+        before = _before(case, log, first, noun)
+        if before is not None:
+            text += (
+                f" Before it all is of moderate size (rms {math.exp(before):.2g}), so an operation on the way does it: "
+                "a log, a square root, a division, a power or a norm where it, or its derivative, does not exist."
+            )
+        remedy = (
+            case.rescale
+            if before is None
+            else 'jax.config.update("jax_debug_nans", True)  # names the operation'
+        )
+        return [_seen(f"not_finite_{noun}", "error", text, sites, remedy)]
     return []
+
+
+def _before(case: Case, log: Statistic | None, first: str, noun: str) -> float | None:
+    """Log of the largest rms on the way to a site, if that explains no overflow there."""
+    r = case.record
+    i = r.sites.index(first)
+    if log is None or not r.layout:
+        return None
+    way = log.max[:i] if noun == "signal" else log.max[i + 1 :]
+    finite = way[np.isfinite(way)]
+    if not finite.size:
+        return None
+    largest = 0.5 * float(finite.max())
+    half = any(s.dtype == "float16" for s in r.layout)
+    return largest if largest < at.MODERATE * (at.LOG_HALF if half else at.LOG_HUGE) else None
 
 
 def float_range(case: Case) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from jaxinit.diagnose._profile import FEW, units
 from jaxinit.diagnose._verdict import place
 from jaxinit.records import Finding
 
+#: Of a layer in a stack: "layers[3]/fc/kernel".
+_INDEX = re.compile(r"\[\d+\]")
 _WORDS = {
     "dead_fraction": ("dead_units", "are off on every input: they pass no gradient"),
     "saturated_fraction": (
@@ -91,37 +94,66 @@ def _counting(case: Case, share: np.ndarray, seeds: int) -> np.ndarray:
 
 
 def identical_units(case: Case) -> list[Finding]:
-    """Sites whose units are copies: in the network of largest signal the mean over units is all there is of it."""
+    """Sites whose units are copies: their kernel has equal entries, or the mean over units is all there is of them."""
     r = case.record
-    mean, second = r.mean, r.second_moment
-    if mean is None or second is None or not r.count or r.pooled > 1:
-        return []
-    with np.errstate(over="ignore", invalid="ignore"):
-        square = np.maximum(np.square(mean.max), np.square(mean.min))
-        share = np.where(second.max > 0.0, 1.0 - square / second.max, np.nan)
-    several = _several_units(case)
-    same = several & (np.nan_to_num(share, nan=1.0) < at.IDENTICAL).all(axis=1)
+    constant = _constant_kernels(case)
+    same = constant | _without_spread(case)
     if not same.any():
         return []
     index = np.flatnonzero(same)
-    value, more = float(np.nanmax(share[index])), f" and {len(index) - 1} more sites" * (len(index) > 1)
+    everywhere = (
+        not r.layout or len(index) >= sum(bool(s.parameters) and s.role != "input" for s in r.layout) / 2
+    )
+    more = f" and {len(index) - 1} more site{'s' * (len(index) > 2)}" * (len(index) > 1)
+    end = (
+        "each layer one unit wide, and training keeps it so"
+        if everywhere
+        else "a layer one unit wide at the start"
+    )
     text = (
-        f"The units of {place(r.sites[int(index[0])])}{more} are copies of each other: a constant kernel makes "
-        "each layer one unit wide, and training keeps it so."
+        f"The units of {place(r.sites[int(index[0])])}{more} are copies of each other: a kernel of equal entries makes "
+        f"{end}."
     )
     return [
         finding(
             "identical_units",
-            "error",
+            "error" if everywhere else "warning",
             text,
             (r.sites[int(index[0])], r.sites[int(index[-1])]),
-            ("1 - mean^2 / second moment", Figure(value)),
-            at.IDENTICAL,
+            ("number of sites", Figure(float(len(index)))),
+            0.0,
             0.0,
             case.rescale,
             at.IDENTICAL_SOURCE,
+            least=0.0,
         )
     ]
+
+
+def _constant_kernels(case: Case) -> np.ndarray:
+    """Sites of a model whose matrix is drawn with equal entries, and is not zero."""
+    r, out = case.record, np.zeros(case.depth, bool)
+    equal = set(r.config.get("equal_entries") or ())
+    if not equal or r.parameters is None:
+        return out
+    shapes, norms = dict(zip(r.parameters.names, r.parameters.shapes, strict=True)), r.parameters.norm.mean
+    for i, site in enumerate(r.layout):
+        kernel = next(iter(site.parameters), "")
+        if site.role != "input" and _INDEX.sub("", kernel) in equal and len(shapes[kernel]) > 1:
+            out[i] = norms[r.parameters.index(kernel)] > 0.0 and site.units > 1
+    return out
+
+
+def _without_spread(case: Case) -> np.ndarray:
+    """Sites where the square of the mean over units makes up the second moment, in the network of largest signal."""
+    r = case.record
+    mean, second = r.mean, r.second_moment
+    if mean is None or second is None or not r.count or r.pooled > 1:
+        return np.zeros(case.depth, bool)
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = np.maximum(np.square(mean.max), np.square(mean.min))
+        share = np.where(second.max > 0.0, 1.0 - square / second.max, np.nan)
+    return np.asarray(_several_units(case) & (np.nan_to_num(share, nan=1.0) < at.IDENTICAL).all(axis=1))
 
 
 def _several_units(case: Case) -> np.ndarray:

@@ -24,6 +24,9 @@ DECADES_SOURCE = (
 #: Signals and gradients whose rms leaves [2^-126, 2^128) are 0 or infinite, in float32 and in bfloat16 alike.
 LOG_TINY = -126 * math.log(2.0)
 LOG_HUGE = 128 * math.log(2.0)
+#: The same of float16, and the share of either, in the log, up to which a layer or two do not explain an overflow.
+LOG_HALF = 16 * math.log(2.0)
+MODERATE = 0.25
 RANGE_SOURCE = "the range of normal numbers of float32 and bfloat16 (IEEE 754; subnormals are flushed by XLA)"
 
 #: 1 - c may fall by exp(-6) from the first site to the last: random networks train down to a depth of about six
@@ -68,6 +71,14 @@ IMBALANCE = 100.0
 IMBALANCE_SOURCE = (
     "derivation: with one learning rate a layer whose relative gradient is 100 times the median's decides it; "
     "You, Gitman & Ginsburg 2017 (LARS) on that ratio"
+)
+
+#: The optimizer's first step over the parameter: a step as long as the parameter itself replaces what was drawn. A
+#: matrix whose relative step is 100 times above or below the median matrix's is judged as in `IMBALANCE`.
+STEP_RATIO = 1.0
+STEP_RATIO_SOURCE = (
+    "derivation: a step as long as the parameter replaces what was drawn; relative steps of about 1e-3 are the rule of "
+    "thumb (Karpathy, CS231n notes, 'Ratio of weights:updates')"
 )
 
 #: Units are copies of each other if the square of their mean makes up all but this share of their second moment.

@@ -26,6 +26,7 @@ from jaxinit.probe import _inputs as inputs
 from jaxinit.probe import _losses as losses
 from jaxinit.probe import _purity as purity
 from jaxinit.probe._choices import Sites, choose_sites, choose_statistics
+from jaxinit.probe._constants import equal_entries
 from jaxinit.probe._evaluate import Watched
 from jaxinit.probe._layout import Layout
 from jaxinit.probe._program import Measure, Program
@@ -203,6 +204,7 @@ def probe(
         "weights": weights,
         **({} if treatment is None else {"approximate": approximate, **treatment.config}),
         "assumed_batch_axis": traced.assumed,
+        "equal_entries": list(built.equal),
         "seeds": seed_array,
         "root": root,
         "chunk": size,
@@ -239,6 +241,7 @@ class _Built:
     traced: Traced
     args: Any
     remarks: list[str]
+    equal: tuple[str, ...]
 
     @functools.cached_property
     def text(self) -> str:
@@ -328,7 +331,10 @@ def _build(
     program = Program(adapted, measure, draw)
     if purity.partial(closed):
         purity.rehearse(where, program, shapes, (inputs.given_of(args), labels, adapted.given))
-    return _Built(program, traced, shapes, remarks)
+    names = traced.plan.parameters if params is None and adapted.given is None else []
+    same = equal_entries(drawn)  # of the parameters, then of the state
+    equal = tuple("/".join(name) for name, alike in zip(names, same, strict=False) if alike)
+    return _Built(program, traced, shapes, remarks, equal)
 
 
 def measure_of(

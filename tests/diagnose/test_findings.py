@@ -11,7 +11,7 @@ from rich.console import Console
 
 import jaxinit as ji
 from jaxinit.diagnose import KINDS, diagnose
-from jaxinit.records import Propagation, Site, Statistic
+from jaxinit.records import ParameterStatistics, Propagation, Site, Statistic
 
 L, SEEDS = 30, 12
 SITES = tuple(str(l) for l in range(1, L + 1))
@@ -46,6 +46,24 @@ def kinds(d, severity="warning"):
     return {f.kind for f in d.at_least(severity)}
 
 
+NAMES = ("a/kernel", "b/kernel", "c/kernel", "table/embedding", "c/bias")
+
+
+def stepped(
+    gradient=(1.0, 1.0, 1.0, 1.0, 1.0), step=(1e-3, 2e-3, 5e-4, 1e-3, np.nan), norm=(1.0, 1.0, 1.0, 1.0, 0.0)
+):
+    """A model's record with the statistics of five parameters."""
+    sites = tuple(
+        Site(f"s{s}", "output", "Dense", f"s{s}", (2, 64), "float32", parameters=NAMES[:1]) for s in SITES
+    )
+    parameters = ParameterStatistics(
+        NAMES, ((64, 64), (64, 64), (64, 64), (99, 64), (64,)),
+        *(sampled(np.array(v, float), 0.0) for v in (norm, gradient)),
+        update_ratio=sampled(np.array(step, float), 0.0),
+    )  # fmt: skip
+    return dataclasses.replace(record(), source="probe", layout=sites, parameters=parameters)
+
+
 def planted():
     """Kind -> a record with that fault."""
     falls, silent, late = -0.7 * DEPTH, np.where(DEPTH > 9, -np.inf, 0.0), 0.0 * DEPTH
@@ -78,6 +96,9 @@ def planted():
         "collapse": record(apart=0.5 * np.exp(-0.5 * DEPTH)),
         "rank_collapse": record(position_correlation=sampled(1 - 0.9 * np.exp(-0.5 * DEPTH), 1e-9)),
         "bf16_risk": dataclasses.replace(record(apart=1e-7 + 0 * DEPTH), layout=bf16),
+        "unused_parameter": stepped(gradient=(1.0, 0.0, 1.0, 1.0, 1.0)),
+        "zero_start": stepped(gradient=(0.0, 1.0, 1.0, 1.0, 1.0), norm=(1.0, 0.0, 1.0, 1.0, 0.0)),
+        "update_ratio": stepped(step=(1e-3, 1e-6, 5e-4, 1e-3, np.nan)),
         "step": record(jump), "imbalance": record(update_ratio=sampled(ratio, 1e-3)),
         "wrong_default": record(-math.log(2.0) * DEPTH), "spread": dataclasses.replace(
             record(), log_second_moment=Statistic.of(wide)),
@@ -85,7 +106,7 @@ def planted():
 
 
 PLANTED = planted()
-NOTES = {"zero_output", "silent_branch", "spread"}
+NOTES = {"zero_output", "silent_branch", "spread", "zero_start"}
 
 
 def test_every_kind_is_planted():
@@ -98,7 +119,7 @@ def test_what_is_planted_is_found(kind):
     assert kind in kinds(d, "note" if kind in NOTES else "warning")
     assert d.ok == bool(d) == (kind in NOTES) and (d.word == "alive") == d.ok
     for f in d:
-        assert f.what.endswith(".") and f.source and set(f.where) <= set(SITES)
+        assert f.what.endswith(".") and f.source and set(f.where) <= {*SITES, *NAMES}
         assert f.low <= f.value <= f.high or math.isnan(f.value)
         assert 0.0 <= f.p_value < 1e-3 and f.basis
         if f.severity != "note":
@@ -133,6 +154,8 @@ def test_a_healthy_record_has_no_findings():
 def test_remedies_are_code(kind):
     for f in diagnose(PLANTED[kind]).at_least("warning"):
         scope = {"ji": ji, "jnp": jnp}
+        if f.remedy.startswith("#"):  # nothing to write: it says what to do
+            continue
         code = (
             f.remedy if f.remedy.startswith("kernel_init, ") else f"made = dict({f.remedy.split('  #')[0]})"
         )
@@ -282,6 +305,58 @@ def test_gradients_that_reach_nothing_in_a_model():
     )  # fmt: skip
     [f] = diagnose(r).at_least("warning")
     assert (f.kind, f.severity, f.where) == ("no_gradient", "warning", ("l1", "l1"))
+
+
+def test_the_parameter_is_named_and_no_other():
+    [unused] = diagnose(PLANTED["unused_parameter"]).at_least("warning")
+    assert unused.where == ("b/kernel",) and "No gradient for b/kernel" in unused.what
+    [odd] = diagnose(PLANTED["update_ratio"]).at_least("warning")
+    assert odd.where == ("b/kernel",) and "500 times less than the median" in odd.what
+    [long] = diagnose(stepped(step=(1e-3, 3.0, 5e-4, 7.0, np.nan))).at_least("warning")
+    assert long.kind == "update_ratio" and long.where == ("table/embedding",) and "b/kernel" in long.what
+
+
+def test_steps_that_are_no_fault():
+    """A table whose rows are few, a bias that starts at zero, an imbalance of 50, and what one seed cannot tell."""
+    assert diagnose(stepped(step=(1e-3, 2e-5, 5e-4, 1e-7, np.nan))).ok
+    one = diagnose(dataclasses.replace(PLANTED["update_ratio"], parameters=None))
+    assert one.ok and "parameters.update_ratio not recorded" in one.skipped["size of the optimizer's steps"]
+
+
+def test_values_out_of_a_domain_and_values_that_overflow():
+    """nan behind a moderate signal: an operation; behind a huge one: the scale."""
+    late = 0.0 * DEPTH
+    late[4:] = np.nan
+    layout = tuple(Site(s, "output", "Dense", s, (2, 64), "float32") for s in SITES)
+    bad = sampled(np.isnan(late).astype(float), 0.0)
+    domain, scale = (
+        diagnose(dataclasses.replace(record(v), layout=layout, nonfinite_fraction=bad)).worst()[0]
+        for v in (late, late + 80 * (DEPTH < 4))
+    )
+    assert "an operation on the way" in domain.what and "jax_debug_nans" in domain.remedy
+    assert "an operation" not in scale.what and "kernel_init=" in scale.remedy
+
+
+def test_where_the_stream_enters_its_blocks_nothing_is_usual():
+    """Branches that end small: the step into the first block is like no other; twin: the third block's is off."""
+    names = ["stem", *(f"block_{i}/{name}" for i in range(8) for name in ("first", "last"))]
+    layout = tuple(Site(n, "output", "Conv", n, (4, 64), "float32") for n in names)
+    log = np.array([-4.0 if n.endswith("last") else 0.0 for n in names])
+
+    def of(log):
+        return Propagation("probe", tuple(names), 1, log_second_moment=sampled(log[:, None]), layout=layout)
+
+    assert diagnose(of(log)).ok
+    log[names.index("block_3/first")] += 6.0
+    assert diagnose(of(log)).worst()[0].where == ("block_3/first",)
+
+
+def test_kernels_of_equal_entries_of_a_large_batch():
+    """Examples are pooled, so that no spread over units is known: the program that draws says it."""
+    made = dataclasses.replace(stepped(), pooled=32)
+    assert diagnose(made).ok
+    found = diagnose(dataclasses.replace(made, config={**made.config, "equal_entries": ["a/kernel"]}))
+    assert kinds(found) == {"identical_units"}
 
 
 def test_units_that_are_dead_below_a_silent_output():

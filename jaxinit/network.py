@@ -167,6 +167,12 @@ class Network:
             Needs equal widths. In the limit of infinite width it has the law of the network of independent layers
             (Chen, Pennington & Schoenholz 2018, "Dynamical isometry and a mean field theory of RNNs"; Yang 2020,
             "Tensor programs III"); at finite width it has not.
+        input_weight_variance: sigma_u^2 of a recurrent network (tied=True) that reads an input x_t at every step,
+
+                z_t = W phi(z_(t-1)) + U x_t + b,   phi(z_0) = 0,   t = 1 .. depth,
+
+            Var(U_ij) = sigma_u^2 / input_width, iid normal; None: it reads only its first state. `x` of `simulate` is
+            then (inputs, depth, input_width), and its default another pair of inputs at every step.
 
     Raises:
         ValueError, TypeError: an argument breaks its rule; the message names it.
@@ -194,6 +200,7 @@ class Network:
     dropout: Any = leaf(default=0.0)
     spatial: Spatial | None = static(default=None)
     tied: bool = static(default=False)
+    input_weight_variance: Any = leaf(default=None)
 
     def __init__(
         self,
@@ -210,6 +217,7 @@ class Network:
         dropout: Any = 0.0,
         spatial: Spatial | None = None,
         tied: bool = False,
+        input_weight_variance: Any = None,
     ) -> None:
         where = "Network"
         depth = checks.integer(where, "depth", depth, at_least=1)
@@ -253,6 +261,15 @@ class Network:
             )  # fmt: skip
         if not isinstance(tied, bool):
             raise checks.wrong_type(where, "tied", "True or False", tied)
+        if input_weight_variance is not None:
+            input_weight_variance = checks.number(
+                where, "input_weight_variance", input_weight_variance, at_least=0.0
+            )
+            if not tied:
+                raise checks.bad(
+                    where, "input_weight_variance", "None unless tied=True", input_weight_variance,
+                    "Only a recurrent network reads an input at every step.",
+                )  # fmt: skip
         values = {
             "depth": depth,
             "width": width,
@@ -267,6 +284,7 @@ class Network:
             "dropout": checks.number(where, "dropout", dropout, at_least=0.0, below=1.0),
             "spatial": spatial,
             "tied": tied,
+            "input_weight_variance": input_weight_variance,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -281,8 +299,13 @@ class Network:
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
         """(n_in, n_out) of the weights of layers 1 .. depth (channels, where there are places)."""
-        widths = (self.input_width or self.widths[0], *self.widths)
-        return tuple(itertools.pairwise(widths))
+        first = self.widths[0] if self.driven else self.input_width or self.widths[0]
+        return tuple(itertools.pairwise((first, *self.widths)))
+
+    @property
+    def driven(self) -> bool:
+        """Whether it reads an input at every step."""
+        return self.input_weight_variance is not None
 
     @property
     def places(self) -> int:
@@ -314,6 +337,8 @@ class Network:
             extras += f", {'×'.join(map(str, self.spatial.kernel))} {self.spatial.padding} convolution"
         if self.tied:
             extras += ", tied"
+        if self.driven:
+            extras += f", driven, σu²={self.input_weight_variance:.4g}"
         return f"{self.activation.name} {law}{bias}{extras}"
 
 
@@ -326,6 +351,11 @@ def require_fully_connected(where: str, network: Any) -> None:
             where, "network", "fully connected", network,
             "For convolutional networks use jaxinit.meanfield.convolution, the map of covariances between places, or "
             "jaxinit.simulate.",
+        )  # fmt: skip
+    if network.driven:
+        raise checks.bad(
+            where, "network", "without input_weight_variance", network,
+            "Networks that read an input at every step are simulated, by jaxinit.simulate.",
         )  # fmt: skip
 
 
@@ -350,7 +380,7 @@ def _check_tied(network: Network) -> None:
         raise checks.bad("Network", "tied", "False for convolutional networks", True)
     if len(set(network.shapes)) > 1 or len(set(network.shapes[0])) > 1:
         raise checks.bad(
-            "Network", "width", "one number, and input_width the same, when tied=True",
+            "Network", "width", "one number, and input_width the same, when tied=True without input_weight_variance",
             (network.input_width, *network.widths), "One matrix serves all layers.",
         )  # fmt: skip
 

@@ -14,6 +14,7 @@ from jaxinit._core.struct import record, static
 from jaxinit.network import Network
 from jaxinit.simulate import _statistics as st
 from jaxinit.simulate._convolution import Convolution
+from jaxinit.simulate._driven import Driven
 from jaxinit.simulate._inputs import Inputs
 from jaxinit.simulate._local import Activate, add
 from jaxinit.simulate._tied import Tied
@@ -34,6 +35,7 @@ class Dense:
     biased: bool = static()
     wanted: frozenset[str] = static()
     skips: str | None = static(default=None)
+    driven: Driven | None = static(default=None)
 
     def __call__(self, key: jax.Array, data: tuple[Network, Inputs]) -> dict[str, Any]:
         network, inputs = data
@@ -41,7 +43,12 @@ class Dense:
         every = jax.random.split(key, (len(self.weights) + 1, 4))
         keys = LayerKeys.of(every[1:], network.tied)
         precision = self.activate.precision
-        h = precision.entries(inputs.draw(every[0, 0]))
+        drive = None
+        if self.driven is None:
+            h = precision.entries(inputs.draw(every[0, 0]))
+        else:
+            drive = self.driven(every[0, 2], self.driven.inputs(every[0, 0], inputs), network)
+            h = jnp.zeros(drive[0].shape[1:], drive[0].dtype)
         h, exponent = normalize(h, jnp.zeros(h.shape[0], jnp.int32))
         stream = (h, exponent) if self.skips == "pre" else None
         state = self.weights[0].start(keys, h.shape[0], network)
@@ -52,7 +59,7 @@ class Dense:
         runs = [(w, len(list(group))) for w, group in itertools.groupby(self.weights)]
         for weights, count in runs:
             step = self._forward_step(weights, network)
-            layers = jax.tree.map(lambda k, a=start, b=start + count: k[a:b], (keys, skips))
+            layers = jax.tree.map(lambda k, a=start, b=start + count: k[a:b], (keys, skips, drive))
             signal, (figures, tape) = _run(step, signal, layers)
             forward.append(figures)
             tapes.append((weights, layers, tape))
@@ -76,11 +83,13 @@ class Dense:
     def _forward_step(self, weights: Layer, network: Network) -> Any:
         wanted, precision = self.wanted, self.activate.precision
 
-        def step(signal: Any, layer: tuple[LayerKeys, Any]) -> Any:
-            keys, skip = layer
+        def step(signal: Any, layer: tuple[LayerKeys, Any, Any]) -> Any:
+            keys, skip, drive = layer
             h, before, local_before, stream, state = signal
             y, residual, state = weights.forward(keys, state, h, network)
             seen, (y, exponent) = weights.seen(h), precision.rows(y, before)
+            if drive is not None:
+                y, exponent = precision.rows(*add(*normalize(y, exponent), *drive))
             if self.biased:
                 b = weights.spread(vector(keys.bias, weights.shape[1], y.dtype))
                 b = precision.entries(b * jnp.sqrt(jnp.asarray(network.bias_variance, y.dtype)))
@@ -110,7 +119,7 @@ class Dense:
         precision = self.activate.precision
 
         def step(gradient: Any, xs: Any) -> Any:
-            (keys, skip), (residual, local, seen, seen_exponent, norm) = xs
+            (keys, skip, _), (residual, local, seen, seen_exponent, norm) = xs
             d, exponent, stream, state = gradient
 
             def squared_gradient(weight: jax.Array) -> jax.Array:

@@ -20,6 +20,7 @@ from jaxinit.simulate import _radial as radial
 from jaxinit.simulate import _statistics as st
 from jaxinit.simulate._convolution import Convolution
 from jaxinit.simulate._dense import Dense, Layer
+from jaxinit.simulate._driven import Driven
 from jaxinit.simulate._inputs import Inputs
 from jaxinit.simulate._jacobian import Jacobian, log_singular_values, wanted_count
 from jaxinit.simulate._local import Activate
@@ -33,7 +34,8 @@ SAMPLERS = ("auto", "implicit", "materialized", "radial")
 
 #: Where lengths are drawn alone: the most seeds of a batch, whose vectors stay in the cache, and layers of them.
 _RADIAL_SEEDS, _RADIAL_LAYERS = 1 << 14, 1 << 24
-#: A materialized network keeps its weights for the backward pass up to this many bytes, else draws them twice.
+#: A network keeps its weights, or the normals of implicit ones, for the backward pass as long as all that it keeps is
+#: at most so many bytes; else it draws them twice.
 _STORE_BYTES = 1 << 30
 
 
@@ -73,7 +75,8 @@ def simulate(
         network: a `Network`.
         seeds: a count, or distinct integers that name the networks; seed i is fold_in(key(root), i).
         q, correlation: of the two inputs; unused when `x` is given.
-        x: (inputs, input_width), or (inputs, *places, input_width) of a convolutional network; the same for every seed.
+        x: (inputs, input_width), (inputs, *places, input_width) of a convolutional network, or (inputs, depth,
+            input_width) of one that reads an input at every step; the same for every seed.
         sampler: "implicit" (laws "gaussian" and "orthogonal"), "materialized" (any initializer), or "auto":
             implicit where it is exact and cheaper, materialized otherwise; `config["sampler"]` says which.
             "radial" draws nothing but lengths, exactly, at a cost that does not depend on the width: for one input
@@ -155,7 +158,8 @@ def simulate(
                 where, "record", "without 'update_ratio' for tied weights that are never formed", record,
                 "Pass sampler='materialized'.",
             )  # fmt: skip
-        program = _program(network, weights, wanted, precision)
+        driven = Driven.of(network, sampler, rows, precision)
+        program = _program(network, weights, wanted, precision, driven)
         default_batch = _batch(weights, rows, devices) if batch is None else 1
     batch = default_batch if batch is None else checks.integer(where, "batch", batch, at_least=1)
     chunk = (
@@ -215,12 +219,16 @@ def simulate(
 
 
 def _program(
-    network: Network, weights: tuple[Layer, ...], wanted: frozenset[str], precision: Precision = FULL
+    network: Network,
+    weights: tuple[Layer, ...],
+    wanted: frozenset[str],
+    precision: Precision = FULL,
+    driven: Driven | None = None,
 ) -> Dense:
     nonlinearity, drops = Nonlinearity.of(network.activation), not is_zero(network.dropout)
     activate = Activate(nonlinearity, network.norm, drops, precision)
     skips = None if network.residual is None else network.residual.order
-    return Dense(weights, activate, not is_zero(network.bias_variance), wanted, skips)
+    return Dense(weights, activate, not is_zero(network.bias_variance), wanted, skips, driven)
 
 
 def _wanted(
@@ -252,13 +260,14 @@ def _wanted(
 def _inputs(
     network: Network, q: float, correlation: float, x: Any, alone: bool = False, held: Any = np.float32
 ) -> Inputs:
-    where, channels = "simulate", network.shapes[0][0]
-    places = () if network.spatial is None else network.spatial.shape
+    where, channels = "simulate", network.input_width or network.shapes[0][0]
+    places: tuple[int, ...] = () if network.spatial is None else network.spatial.shape
+    steps = (network.depth,) if network.driven else ()
     n = network.places * channels
     if x is not None:
         array = np.asarray(x)
-        if array.ndim < 2 or array.shape[1:] != (*places, channels) or array.shape[0] < 1:
-            axes = ", ".join(["inputs", *map(str, places), "input_width"])
+        if array.ndim < 2 or array.shape[1:] != (*steps, *places, channels) or array.shape[0] < 1:
+            axes = ", ".join(["inputs", *map(str, (*steps, *places)), "input_width"])
             raise checks.bad(
                 where, "x", f"of shape ({axes}) with input_width = {channels}", array.shape,
                 "Set Network(input_width=...) to the length of your inputs.",
@@ -267,8 +276,8 @@ def _inputs(
             raise checks.wrong_type(where, "x", "an array of real numbers", array.dtype)
         if not np.all(np.isfinite(array)):
             raise checks.bad(where, "x", "finite", "an array with nan or infinite entries")
-        rows = jnp.asarray(array, held).reshape((array.shape[0], n))
-        return Inputs(None, rows, (array.shape[0], n))
+        rows = jnp.asarray(array, held).reshape((array.shape[0], *steps, n))
+        return Inputs(None, jnp.moveaxis(rows, 0, -2), (array.shape[0], n))
     q = checks.number(where, "q", q, at_least=0.0)
     c = checks.number(where, "correlation", correlation, at_least=-1.0, at_most=1.0)
     if alone:
@@ -328,7 +337,11 @@ def _weights(
         exact = law in IMPLICIT_LAWS and not rounded
         sampler = "implicit" if exact and 4 * columns <= min(shape) else "materialized"
     taps = 1 if spatial is None else spatial.taps
-    store = sampler == "implicit" or 4 * taps * sum(a * b for a, b in network.shapes) <= _STORE_BYTES
+    if sampler == "materialized":
+        kept = 4 * taps * sum(a * b for a, b in network.shapes)
+    else:  # the slopes of every layer, its frame and its normals
+        kept = 4 * rows * sum(2 * taps * a + b for a, b in network.shapes)
+    store = law == "orthogonal" and sampler == "implicit" or kept <= _STORE_BYTES
     weights = Weights(sampler, law, shape, store, kernel, precision)
     if network.tied:
         return Tied(weights, network.depth)

@@ -10,7 +10,7 @@ from jaxinit.diagnose import thresholds as at
 from jaxinit.diagnose._case import Case, finding
 from jaxinit.diagnose._certainty import Figure
 from jaxinit.diagnose._profile import is_exponential, wander
-from jaxinit.diagnose._verdict import place
+from jaxinit.diagnose._verdict import among_, place
 from jaxinit.records import Finding, Statistic
 from jaxinit.records._depth import positions
 
@@ -52,7 +52,7 @@ def collapse(case: Case) -> list[Finding]:
             continue
         first, last = int(index[0]), int(index[-1])
         share = math.exp(at.COLLAPSE_LOG)
-        ratio, p_value = _fallen(value[index], error[index], float(most[last]), r.count)
+        ratio, p_value = _fallen(case, index, value[index], error[index], float(most[last]))
         if p_value >= at.SURE:
             continue
         dof = max(r.count - 1, 1) if r.count else math.inf
@@ -66,7 +66,7 @@ def collapse(case: Case) -> list[Finding]:
             if steady and ratio > 0.0
             else "like a power of depth (as ReLU does at its best scale)"
         )
-        among = f" among {len(index)} {kind} sites" if kind else ""
+        among = among_(kind, len(index))
         text = (
             f"Inputs become alike{among}: 1 - c falls {how}, from {value[first]:.2g} at {place(r.sites[first])} to "
             f"{value[last]:.2g} at {place(r.sites[last])}."
@@ -109,10 +109,10 @@ def rank_collapse(case: Case) -> list[Finding]:
         if len(index) < 2 or value[index[0]] < _APART:
             continue
         first, last = int(index[0]), int(index[-1])
-        ratio, p_value = _fallen(value[index], error[index], float(most[last]), r.count)
+        ratio, p_value = _fallen(case, index, value[index], error[index], float(most[last]))
         if p_value >= at.SURE:
             continue
-        among = f" among {len(index)} {kind} sites" if kind else ""
+        among = among_(kind, len(index))
         text = (
             f"The positions of an input become alike{among}: 1 - c falls from {value[first]:.2g} at "
             f"{place(r.sites[first])} to {value[last]:.2g} at {place(r.sites[last])}. Attention averages over "
@@ -140,7 +140,9 @@ def rank_collapse(case: Case) -> list[Finding]:
     return sorted(out, key=lambda f: f.value)[:1]
 
 
-def _fallen(value: np.ndarray, error: np.ndarray, most: float, count: int) -> tuple[float, float]:
+def _fallen(
+    case: Case, index: np.ndarray, value: np.ndarray, error: np.ndarray, most: float
+) -> tuple[float, float]:
     """(1 - c) at the last site over that at the first, and the p-value of a fall by more than the threshold.
 
     1 - c has heavy tails over seeds in narrow networks, so that its mean over a few is too low: its steps from site
@@ -148,12 +150,14 @@ def _fallen(value: np.ndarray, error: np.ndarray, most: float, count: int) -> tu
     ten seeds and more every one of them has to lie below the threshold, which has probability 2^-count if half of
     all networks do. Where 1 - c is exactly 0 at some site there is no logarithm: last - e^-6 first is tested.
     """
-    ratio = float(value[-1] / value[0])
+    ratio, count = float(value[-1] / value[0]), case.record.count
     share = math.exp(at.COLLAPSE_LOG)
     if count >= _ALL and most >= share * value[0]:
         return ratio, 1.0
     if (value > 0.0).all():
-        walk = wander(np.log(value)) if count else 0.0
+        log = np.log(value)
+        strands = [wander(log[np.isin(index, strand)]) for strand in case.strands(index)]
+        walk = max(strands) if count else 0.0
         return ratio, Figure(math.log(ratio) + 0.5 * walk**2, walk, count + len(value)).p_below(
             at.COLLAPSE_LOG
         )

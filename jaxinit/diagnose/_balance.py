@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 
 import numpy as np
 
 from jaxinit.diagnose import thresholds as at
-from jaxinit.diagnose._case import Case, finding
+from jaxinit.diagnose._case import BLOCKS, Case, finding, role
 from jaxinit.diagnose._certainty import Figure
-from jaxinit.diagnose._verdict import place
+from jaxinit.diagnose._verdict import among_, place
 from jaxinit.records import Finding
 from jaxinit.records._tables import format_log
 
 _LEAST = 5
-_BLOCKS = 3
-_NUMBER = re.compile(r"\d+")
 _DECADE = 1.0 / math.log(10.0)
 
 
@@ -46,11 +43,11 @@ def steps(case: Case) -> list[Finding]:
         p_value = decades.p_above(math.log10(at.STEP_FACTOR)) * len(step)
         if score < at.STEP_SCORE or p_value >= at.SURE:
             continue
-        among = f" among {len(p.sites)} {kind} sites" if kind else ""
+        among = among_(kind, len(p.sites))
         text = (
             f"{place(odd)} disagrees with its neighbours{among}: the second moment changes by "
             f"×{format_log(float(step[i]))} from {place(p.sites[i])} to {place(p.sites[i + 1])}, "
-            f"by ×{format_log(float(usual[i]))} elsewhere (robust z {score:.0f})."
+            f"by ×{format_log(float(usual[i]))} elsewhere."
         )
         out.append(
             finding(
@@ -75,22 +72,16 @@ def _usual(sites: tuple[str, ...], step: np.ndarray) -> np.ndarray:
     What every block does alike is made so: the last layer of each residual branch may start small. Where the stream
     enters the blocks, or leaves them, nothing tells what is usual: nan.
     """
-    roles = [_role(site) for site in sites]
+    roles = [role(site) for site in sites]
     pairs = list(itertools.pairwise(roles))
     usual = np.full(step.shape, np.median(step))
     for i, pair in enumerate(pairs):
         alike = np.array([other == pair for other in pairs])
-        if alike.sum() >= _BLOCKS:
+        if alike.sum() >= BLOCKS:
             usual[i] = np.median(step[alike])
-        elif any(roles.count(role) >= _BLOCKS for role in pair):
+        elif any(roles.count(role) >= BLOCKS for role in pair):
             usual[i] = np.nan
     return usual
-
-
-def _role(site: str) -> str:
-    """A site's place in its block: its path without the numbers of what it lies in."""
-    *within, last = site.split("/")
-    return "/".join([*(_NUMBER.sub("", name) for name in within), last])
 
 
 def imbalance(case: Case) -> list[Finding]:
@@ -117,7 +108,7 @@ def imbalance(case: Case) -> list[Finding]:
     what = "gradient over norm of the weights" if name == "update_ratio" else "gradient of the weights"
     text = (
         f"{place(r.sites[i])} is out of balance: its {what} is {format_log(abs(away))} times "
-        f"{'above' if away > 0 else 'below'} the median layer's, so no learning rate suits both."
+        f"{'above' if away > 0 else 'below'} the median layer's, so no learning rate of plain SGD suits both."
     )
     return [
         finding(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from jaxinit.records import Finding, Propagation, Statistic
 _HALF = (0.4, 0.6)
 _SIGMOIDAL = ("tanh", "erf", "arctan", "softsign", "hard_tanh")
 _UNIT_GAIN = ("identity", "selu")
+#: Sites of one role in their blocks are compared with each other from this many on.
+BLOCKS = 3
+_NUMBER = re.compile(r"\d+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +81,13 @@ class Case:
         groups = [(k, index) for k, index in groups if len(index) >= 3]
         return groups or [("", np.array([i for i, _ in places], dtype=int))]
 
+    def strands(self, sites: np.ndarray) -> list[np.ndarray]:
+        """The sites of each role in its block, of which there are some; else all: what alternates is no walk."""
+        roles: dict[str, list[int]] = {}
+        for i in sites:
+            roles.setdefault(role(self.record.sites[i]), []).append(int(i))
+        return [np.array(group) for group in roles.values() if len(group) >= BLOCKS] or [sites]
+
     def within(self, p: Profile, family: np.ndarray) -> Profile:
         """The finite part of a profile at the sites of a family."""
         names = {self.record.sites[i] for i in family}
@@ -100,6 +111,14 @@ class Case:
     def silent(self) -> np.ndarray:
         """Sites at which the signal is exactly 0 in every network."""
         return always_zero(self.record.log_second_moment, self.depth)
+
+    @functools.cached_property
+    def reached(self) -> np.ndarray:
+        """Sites that a gradient reaches, be it 0; all where none was measured."""
+        stat = self.record.log_grad_second_moment
+        if stat is None or not stat.mean.size or not self.record.layout:
+            return np.ones(self.depth, bool)
+        return exists(stat)
 
     @property
     def basis(self) -> str:
@@ -133,13 +152,20 @@ class Case:
         """Code that mends growth. A probed model does not say whether it has skips: both cases are named."""
         if self.is_residual or not self.record.layout:
             return self.rescale
-        branch = f"kernel_init=ji.residual({self.gain}, depth=blocks)"
-        return f"{branch}  # last layer of each branch; without skips kernel_init={self.gain}"
+        also = "" if self.activation is not None else ", after ReLU; else ji.scaled_for(activation)"
+        branch = f"ji.residual({self.gain}, depth=blocks)"
+        return f"kernel_init={self.gain}  # without skips{also}; with skips {branch} ends each branch"
 
     @property
     def damp(self) -> str:
         """Code that makes residual branches small: for the last layer of every branch."""
         return f"kernel_init=ji.residual({self.gain}, depth={self.depth})"
+
+
+def role(site: str) -> str:
+    """A site's place in its block: its path without the numbers of what it lies in."""
+    *within, last = site.split("/")
+    return "/".join([*(_NUMBER.sub("", name) for name in within), last])
 
 
 def finding(

@@ -61,8 +61,8 @@ def wrong_default(case: Case) -> list[Finding]:
     rate = math.exp(measured.value / layers)
     bad = graded[0] != "note"
     text = (
-        f"This is what {default} ({whose}) does before {name}: theory says ×{math.exp(predicted / layers):.3g} a "
-        f"layer, measured ×{rate:.3g} [{math.exp(low / layers):.3g}, {math.exp(high / layers):.3g}]."
+        f"{default} does this before {name} ({whose}): theory says ×{math.exp(predicted / layers):.3g} a layer, "
+        f"measured ×{rate:.3g} [{math.exp(low / layers):.3g}, {math.exp(high / layers):.3g}]."
     )
     figure = Figure(measured.value / layers, measured.stderr / layers, measured.dof, measured.basis)
     return [

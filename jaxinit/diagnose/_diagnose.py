@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 
 from jaxinit._core import checks
@@ -47,21 +48,25 @@ CHECKS = (
     Check("spread between seeds", _scale.spread, _LOGS),
 )
 
+_FLAT = {"dead_units", "saturated_units"}
 _OF_PARAMETERS = {"unused_parameter", "zero_start", "update_ratio"}
 _SCALE = {"vanishing_signal", "exploding_signal", "vanishing_gradient", "exploding_gradient", "chaos"}
+#: What grows saturates what follows (attention to one position only), exactly so in finite precision.
+_GROWTH = {"exploding_signal", "exploding_gradient", "chaos", "overflow"}
 #: Kind -> the kinds that are its consequences, said only if it is not.
 _EXPLAINS = {
     "not_finite_signal": {
-        *_SCALE, "overflow", "underflow", "imbalance", "step", "spread", "no_gradient", *_OF_PARAMETERS,
+        *_SCALE, "overflow", "underflow", "imbalance", "step", "spread", "no_gradient", *_FLAT, *_OF_PARAMETERS,
     },
-    "not_finite_gradient": {*_SCALE, "overflow", "underflow", "imbalance", "spread", *_OF_PARAMETERS},
+    "not_finite_gradient": {*_SCALE, "overflow", "underflow", "imbalance", "spread", *_FLAT, *_OF_PARAMETERS},
     "zero_signal": {
         *_SCALE, "no_gradient", "dead_units", "saturated_units", "collapse", "imbalance", "step", *_OF_PARAMETERS,
     },
     "no_gradient": {"vanishing_gradient", "imbalance", *_OF_PARAMETERS},
-    "dead_units": {*_OF_PARAMETERS},
+    "dead_units": {"dying", *_OF_PARAMETERS},
     "identical_units": {*_SCALE, "collapse", "wrong_default", "imbalance", "spread", "bf16_risk", *_OF_PARAMETERS},
     **{kind: {"imbalance"} for kind in _SCALE},
+    **{kind: {"imbalance", "no_gradient", *_OF_PARAMETERS} for kind in _GROWTH},
     "collapse": {"bf16_risk"},
 }  # fmt: skip
 
@@ -151,7 +156,7 @@ def _sentence(record: Propagation, findings: list[Finding], word: str, checked: 
             ends = f"up to {_verdict.place(silent.where[0])}, which starts at exactly 0 and passes no gradient back yet"
         return f"{start}: {ends}; {checked} checks passed{notes}."
     more = f" ({len(bad) - 1} more finding{'s' * (len(bad) > 2)})" if len(bad) > 1 else ""
-    what = bad[0].what.rstrip(".")
+    what = re.split(r"; |\. ", bad[0].what, maxsplit=1)[0].rstrip(".")
     return f"{start}: {what[:1].lower()}{what[1:]}{more}."
 
 

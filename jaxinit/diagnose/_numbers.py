@@ -121,12 +121,13 @@ def silent(case: Case) -> list[Finding]:
     if sites:
         first = r.sites.index(sites[0])
         where = f"The signal is exactly 0 at {place(sites[0])}{_more(sites)}"
+        count = f"{len(sites)} site{'s' * (len(sites) > 1)}"
         meant = (
             "Right if it is meant to start at zero (a zero-initialized head or end of a branch); what feeds only it "
             "gets no gradient in the first step."
         )
         if case.silent[first:].all() and first < max(case.depth - 1, 1):
-            text = f"{where}: all there are from there on, in every network."
+            text = f"The signal is exactly 0 from {place(sites[0])} on ({count}), in every network."
             out.append(_seen("zero_signal", "error", text, sites, case.rescale))
         elif len(sites) == 1 and case.silent[-1]:
             out.append(_seen("zero_output", "note", f"{where}, the last site. {meant}", sites, ""))
@@ -166,5 +167,7 @@ def no_gradient(case: Case) -> list[Finding]:
         f"No gradient reaches {place(sites[-1])}{_more(sites)}: dL/dz is exactly 0 there, or the loss does not "
         "depend on it (all units off, a stop_gradient, an unused output)."
     )
-    severity = "warning" if r.layout and not missing[0] else "error"
-    return [_seen("no_gradient", severity, text, sites, case.rescale)]
+    # What is cut off may be meant so (a frozen part, a spare head), while the rest of the model is trained.
+    severity = "error" if missing[0] and (not r.layout or missing.sum() > case.depth / 2) else "warning"
+    remedy = f"# no initializer mends it: {sites[-1]} has to reach the loss" if r.layout else case.rescale
+    return [_seen("no_gradient", severity, text, sites, remedy)]

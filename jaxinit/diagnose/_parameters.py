@@ -48,7 +48,8 @@ def without_gradient(case: Case) -> list[Finding]:
         finding(
             "zero_start" if starts else "unused_parameter", "note" if starts else "warning", text, _ends(names),
             ("number of parameters", Figure(float(len(names)))), 0.0, 0.0,
-            "" if starts else f"# nothing to draw: {names[0]} has to reach the loss", at.EXACT_SOURCE, least=0.0,
+            "" if starts else f"# no initializer mends it: {names[0]} has to reach the loss", at.EXACT_SOURCE,
+            least=0.0,
         )
     ]  # fmt: skip
 

@@ -10,7 +10,7 @@ from jaxinit.diagnose import thresholds as at
 from jaxinit.diagnose._case import Case, finding
 from jaxinit.diagnose._certainty import Figure
 from jaxinit.diagnose._profile import Change, Profile, change, is_exponential
-from jaxinit.diagnose._verdict import place
+from jaxinit.diagnose._verdict import among_, place
 from jaxinit.records import Finding
 from jaxinit.records._tables import format_log
 
@@ -120,7 +120,7 @@ def _sentence(p: Profile, moved: Change, noun: str, kind: str, steady: bool) -> 
     ratio = format_log(typical.value)
     first, last = (place(s) for s in (p.sites[0], p.sites[-1]))
     ends = f"its second moment at {last} is {ratio} times that at {first}"
-    among = f" among {len(p.sites)} {kind} sites" if kind else ""
+    among = among_(kind, len(p.sites), "over")
     if not steady:
         power = float(np.polyfit(np.log(p.x - p.x[0] + 1.0), p.log, 1)[0])
         return f"The {noun} {verb} slower than by a factor a layer{among} (about depth^{power:.2g}): {ends}."

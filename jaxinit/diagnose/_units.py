@@ -45,8 +45,8 @@ def flat_units(case: Case) -> list[Finding]:
             Figure(float(m), max(float(s), float(e)), dof, basis)
             for m, s, e in zip(stat.mean, errors, _counting(case, stat.mean, n), strict=True)
         ]
-        # A silent site is told as such, and what has no signal is not dead for another reason.
-        heard = ~case.silent
+        # A silent site is told as such, and so is one that the loss does not depend on (a stop_gradient is flat).
+        heard = ~case.silent & case.reached
         surely = [
             bool(h) and f.p_above(at.DEAD_SHARE) * len(figures) < at.SURE
             for f, h in zip(figures, heard, strict=True)

@@ -66,12 +66,19 @@ class Verdict:
 def word(findings: Sequence[Finding]) -> str:
     """The one word for a network with these findings, worst first."""
     bad = [f for f in findings if f.severity != "note"]
+    if bad and (bad[0].kind, bad[0].severity) == ("no_gradient", "warning"):
+        return "partly cut off"
     return WORDS[bad[0].kind] if bad else "alive"
 
 
 def seeds(count: int) -> str:
     """`64 seeds`, `1 seed`, `theory`."""
     return "theory" if not count else f"{count} seed{'s' * (count > 1)}"
+
+
+def among_(kind: str, count: int, preposition: str = "among") -> str:
+    """Of which sites a sentence speaks: ` among 12 Dense sites`, nothing where all are meant."""
+    return f" {preposition} {count} {kind} sites" if kind else ""
 
 
 def place(site: str) -> str:

@@ -113,8 +113,8 @@ class Diagnosis(Record):
 
     @property
     def way_out(self) -> str:
-        """What helps a probed model as a whole; empty where all is well, and for what is no model's."""
-        if self.ok or self.source != "probe":
+        """What helps a probed model as a whole; empty where no initializer is at fault, and for what is no model's."""
+        if self.source != "probe" or not any("_init=" in f.remedy for f in self.at_least("warning")):
             return ""
         return "All layers at once: ji.suggest(model, x) writes initializers, ji.calibrate(model, x, key) sets scales."
 

@@ -337,6 +337,22 @@ def test_values_out_of_a_domain_and_values_that_overflow():
     assert "an operation" not in scale.what and "kernel_init=" in scale.remedy
 
 
+def test_what_alternates_within_blocks_is_no_walk():
+    """Positions that attention averages and queries spread again: alike at the last site, block by block."""
+    names = [f"block_{i}/{name}" for i in range(12) for name in ("query", "out")]
+    layout = tuple(Site(n, "output", "Dense", n, (4, 64), "float32") for n in names)
+    apart = np.concatenate([[0.8, 0.8 * math.exp(-0.9 * i)] for i in range(12)])
+
+    def of(apart):
+        return Propagation(
+            "probe", tuple(names), 1, log_second_moment=sampled(np.zeros((24, 1)), 0.02, 8),
+            position_correlation=sampled(1 - apart, 1e-6, 8), layout=layout,
+        )  # fmt: skip
+
+    assert kinds(diagnose(of(apart))) == {"rank_collapse"}
+    assert diagnose(of(np.where(apart < 0.1, 0.1, apart))).ok
+
+
 def test_where_the_stream_enters_its_blocks_nothing_is_usual():
     """Branches that end small: the step into the first block is like no other; twin: the third block's is off."""
     names = ["stem", *(f"block_{i}/{name}" for i in range(8) for name in ("first", "last"))]

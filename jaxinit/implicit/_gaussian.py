@@ -34,8 +34,13 @@ def forward(
     `frame`: `orthonormalize(x)`, where that has been done for another matrix.
     """
     q, r = _frames.orthonormalize(x) if frame is None else frame
-    g = normals(key, q.shape[0], n_out, x.dtype)
+    g = draw(key, q, n_out)
     return _frames.combine(r * stddev, g), (q, g)
+
+
+def draw(key: jax.Array, q: jax.Array, n_out: int) -> jax.Array:
+    """G of `forward`, given its key and Q: for who would rather draw it twice than keep it."""
+    return normals(key, q.shape[0], n_out, q.dtype)
 
 
 def backward(key: jax.Array, residual: Residual, d: jax.Array, stddev: Any) -> jax.Array:

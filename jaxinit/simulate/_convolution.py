@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxinit._core.struct import record, static
+from jaxinit.implicit import _gradient
 from jaxinit.network import Network, Spatial
-from jaxinit.simulate import _statistics as st
 from jaxinit.simulate._weights import LayerKeys, Weights
 
 
@@ -58,12 +58,8 @@ class Convolution:
 
     def squared_gradient(self, seen: jax.Array, d: jax.Array, weight: jax.Array) -> jax.Array:
         """||dL/dkernel||_F^2 of all taps, those included that are zero by law."""
-        x = _patches(seen, self.spatial, self.spatial.kernel)
-        d = self._rows(d * weight[:, None])
-        (rows, n_in), n_out = x.shape, d.shape[1]
-        if rows * (n_in + n_out) < n_in * n_out:
-            return jnp.sum(st.gram(x) * st.gram(d))
-        return jnp.sum(jnp.square(jnp.matmul(x.T, d, precision=jax.lax.Precision.HIGHEST)))
+        patches = _patches(seen, self.spatial, self.spatial.kernel)
+        return _gradient.squared(patches, self._rows(d * weight[:, None]))
 
     def start(self, keys: LayerKeys, rows: int, network: Network) -> None:
         """Nothing: each layer has its own kernel."""

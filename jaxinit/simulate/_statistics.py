@@ -40,11 +40,6 @@ def pairs(inputs: int) -> tuple[tuple[int, int], ...]:
     return tuple(itertools.combinations(range(inputs), 2))
 
 
-def gram(x: jax.Array) -> jax.Array:
-    """Inner products of the rows, in full precision."""
-    return jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST)
-
-
 def _mean_square(x: jax.Array, exponent: jax.Array) -> Scaled:
     return _finite_or(jnp.inf, jnp.mean(jnp.square(x), axis=1), 2 * exponent, is_infinite(exponent))
 
@@ -128,7 +123,7 @@ def backward(
     if wanted & {"weight_grad_norm", "update_ratio"}:
         each = before + exponent  # at the scale of the largest term
         top = jnp.max(each)
-        norm = jnp.sqrt(jnp.maximum(squared_gradient(pow2(each - top, d.dtype)), 0))
+        norm = jnp.sqrt(squared_gradient(pow2(each - top, d.dtype)))
         lost = jnp.any(is_infinite(exponent) | is_infinite(before))
         out["weight_grad_norm"] = _finite_or(jnp.inf, norm, top, lost)
         if squared_norm is not None:

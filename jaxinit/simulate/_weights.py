@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._core.struct import leaf, record, static
-from jaxinit.implicit import _frames, _gaussian, _haar
+from jaxinit.implicit import _frames, _gaussian, _gradient, _haar
 from jaxinit.initializers._orthogonal import haar
 from jaxinit.network import Network
-from jaxinit.simulate import _statistics as st
 from jaxinit.simulate._precision import FULL, Precision
 
 #: Laws that `implicit` draws exactly.
@@ -59,8 +58,8 @@ class LayerKeys:
 class Weights:
     """How the products with one layer's matrix W (n_in, n_out) are drawn.
 
-    `sampler`: "implicit" or "materialized"; `law`: what `law_of` says; `store`: keep a materialized W for the
-    backward pass (else it is drawn again); `kernel`: widths of the convolution kernel whose taps and input channels
+    `sampler`: "implicit" or "materialized"; `law`: what `law_of` says; `store`: keep a materialized W, or the
+    normals of an implicit Gaussian one, for the backward pass (else they are drawn again); `kernel`: widths of the convolution kernel whose taps and input channels
     are the rows of W; `precision`: what W is rounded to, if it is drawn. (Entries rounded from normal ones are iid, and
     normal but for 2^-17 of their variance: products with them are drawn as those with normal ones.)
     """
@@ -83,11 +82,12 @@ class Weights:
 
     def seen(self, x: jax.Array) -> jax.Array:
         """What `squared_gradient` needs of the input."""
-        return st.gram(x)
+        return _frames.gram(x, x)
 
     def squared_gradient(self, seen: jax.Array, d: jax.Array, weight: jax.Array) -> jax.Array:
         """||sum_a weight_a x_a d_a^T||_F^2 = sum_ab <x_a, x_b> <d_a, d_b> weight_a weight_b."""
-        return jnp.sum(seen * st.gram(d) * (weight[:, None] * weight[None, :]))
+        d = d * weight[:, None]
+        return _gradient.from_grams(seen, _frames.gram(d, d))
 
     def start(self, keys: LayerKeys, rows: int, network: Network) -> None:
         """What a layer hands to the next about its matrix: nothing, each has its own."""
@@ -107,7 +107,9 @@ class Weights:
 
     def kept(self, residual: Any) -> Any:
         """The part of the residual that is stored for the backward pass."""
-        return None if self.sampler == "materialized" and not self.store else residual
+        if self.store:
+            return residual
+        return None if self.sampler == "materialized" else (residual[0], None)
 
     def backward(
         self, keys: LayerKeys, state: None, residual: Any, d: jax.Array, network: Network
@@ -119,6 +121,8 @@ class Weights:
         scale = self.scale(network)
         if self.law == "orthogonal":
             return _haar.backward(keys.backward, residual, d, self.shape[0], scale), state
+        if not self.store:
+            residual = (residual[0], _gaussian.draw(keys.forward, residual[0], self.shape[1]))
         return _gaussian.backward(keys.backward, residual, d, scale), state
 
     def squared_norm(self, keys: LayerKeys, state: None, residual: Any, network: Network) -> jax.Array:
@@ -165,4 +169,4 @@ class Weights:
             return 4 * n_in * n_out if self.store else 0
         rank = _frames.rank_bound(rows, n_in)
         wide = max(n_in, n_out)
-        return 4 * rank * (2 * wide if self.law == "orthogonal" else n_in + n_out)
+        return 4 * rank * (2 * wide if self.law == "orthogonal" else n_in + n_out * self.store)

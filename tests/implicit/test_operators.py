@@ -239,3 +239,20 @@ def test_bad_input(make: Callable) -> None:
         make(7, (3, 3), 1.0)
     with pytest.raises(ValueError, match=r"\(\.\.\., 3\)"):
         make(key, (3, 4), 1.0)(jnp.ones((2, 4)))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 40, 3, 4)], ids=["by inner products", "by the matrix"])
+def test_gradient_norm_is_that_of_the_matrix(shape: tuple[int, int, int, int]) -> None:
+    *lead, n_in, n_out = shape
+    rng = np.random.default_rng(0)
+    x, d = rng.normal(size=(*lead, 10 * n_in)), rng.normal(size=(*lead, n_out))
+    want = np.linalg.norm(x.reshape(-1, 10 * n_in).T @ d.reshape(-1, n_out))
+    for far, back in ((1.0, 1.0), (1e-30, 1e15), (1e30, 1e-8), (1e-38, 1e-3)):
+        found = ji.implicit.gradient_norm(
+            jnp.asarray(far * x, jnp.float32), jnp.asarray(back * d, jnp.float32)
+        )
+        np.testing.assert_allclose(found, want * far * back, rtol=1e-5 if far * back > 1e-37 else 1)
+    assert ji.implicit.gradient_norm(jnp.zeros((2, 3)), jnp.ones((2, 4))) == 0
+    assert ji.implicit.gradient_norm(jnp.ones((2, 3), jnp.bfloat16), jnp.ones((2, 4))).dtype == jnp.float32
+    with pytest.raises(ValueError, match=r"of shape \(2, n_out\), as x"):
+        ji.implicit.gradient_norm(jnp.ones((2, 3)), jnp.ones((3, 4)))

@@ -12,7 +12,7 @@ import jaxinit as ji
 from jaxinit._core.normals import vector
 from jaxinit.simulate._tied import Tied
 
-SEEDS = 2000
+SEEDS = 4000
 RECORD = ["second_moment", "correlation", "grad_second_moment", "weight_grad_norm"]
 
 

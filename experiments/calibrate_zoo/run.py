@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from _common import script
 
 import jaxinit as ji
 
 METHODS = ("lsuv", "analytic", "critical")
-#: Cotangents over which gradients are averaged.
-KEYS = 8
+#: Cotangents over which gradients are averaged: of a network of one direction, the mean of so many squares of normals.
+KEYS = 64
+#: Fresh draws on which a prediction for the mean over draws is judged.
+DRAWS = 16
 #: Of the tests: homogeneous, normalized and recurrent.
 TINY = ("leaky ReLU MLP, 30 layers", "mixture of experts (einsum)")
 
@@ -29,24 +34,19 @@ class Look:
     """Second moments of the products of a model, and lengths of gradients there: compiled once a model."""
 
     def __init__(self, animal: Any, params: Any) -> None:
-        self.x = animal.x
         self.watch = ji.watch(animal.model, params, animal.x, sites="ops")
-        self.call = jax.jit(lambda p, key: self.watch(p, self.x, key=key))
+        self.call = jax.jit(lambda p, key: self.watch(p, animal.x, key=key))
 
-    def __call__(self, params: Any) -> ji.Propagation:
-        return self.watch.record([self.call(params, jax.random.key(1000 + n)) for n in range(KEYS)])
-
-
-def squares(run: ji.Propagation) -> dict[str, float]:
-    return {s: float(v.mean()) for s, v in zip(run.sites, run.second_moment.mean, strict=True)}
-
-
-def lengths(run: ji.Propagation) -> dict[str, float]:
-    """Mean over cotangents of the sum of squares of the gradient at a site."""
-    sizes = [float(np.prod(site.shape)) for site in run.layout]
-    return {
-        s: float(v.mean()) * n for s, v, n in zip(run.sites, run.grad_second_moment.mean, sizes, strict=True)
-    }
+    def __call__(self, params: Any, keys: int = KEYS) -> tuple[dict[str, float], dict[str, float]]:
+        """By site as `calibrate` names it, steps of time together: second moments, and the mean over cotangents of the
+        sum of squares of the gradient."""
+        run = self.watch.record([self.call(params, jax.random.key(1000 + n)) for n in range(keys)])
+        square, length = dict[str, list[float]](), dict[str, list[float]]()
+        for site, q, g in zip(run.layout, run.second_moment.mean, run.grad_second_moment.mean, strict=True):
+            for name in {site.name, re.sub(r"\[\d+\]", "", site.name)}:
+                square.setdefault(name, []).append(float(q.mean()))
+                length.setdefault(name, []).append(float(g.mean() * np.prod(site.shape)))
+        return {n: float(np.mean(v)) for n, v in square.items()}, {n: sum(v) for n, v in length.items()}
 
 
 def examine(animal: Any, zoo: Any, out: Path, seed: int = 0) -> list[dict[str, Any]]:
@@ -55,51 +55,77 @@ def examine(animal: Any, zoo: Any, out: Path, seed: int = 0) -> list[dict[str, A
     bad = look(params)
     rows = []
     for method in METHODS:
-        start = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         new, record = ji.calibrate(animal.model, animal.x, jax.random.key(seed), params=params, method=method)
-        seconds = time.perf_counter() - start
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         record.save(out / "records" / f"{slug(animal.name)}-{method}.npz")
         after = look(new)
-        rows.append(
-            {
-                "model": animal.name, "method": method, "sites": len(record), "counts": record.counts,
-                "evaluations": record.evaluations, "seconds": round(seconds, 2),
-                **moments(record, squares(bad), squares(after), method),
-                **gradients(record, lengths(bad), lengths(after)),
-                "left": [str(site) for site in record if not site.ok],
-            }
-        )  # fmt: skip
-        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+        row = {
+            "model": animal.name, "method": method, "sites": len(record), "counts": record.counts,
+            "evaluations": record.evaluations, "seconds": round(wall, 2), "CPU seconds": round(cpu, 2),
+            **moments(record, bad[0], after[0]), **gradients(record, bad[1], after[1]),
+            "figures": record.figures, "left": [str(site) for site in record if not site.ok],
+        }  # fmt: skip
+        if method == "analytic":
+            row |= over_draws(record, [look(again, 1)[0] for again in redrawn(animal, new)])
+        rows.append(row)
+        print(json.dumps(row), file=sys.stderr, flush=True)
     return rows
 
 
-def moments(record: Any, bad: dict[str, float], after: dict[str, float], method: str) -> dict[str, Any]:
-    """How far second moments are from their targets, at sites that say they were set by theirs."""
-    chosen = [s for s in record if s.status == "converged" and (method != "critical" or s.why)]
-    off = {s.name: abs(after[s.name] / s.target - 1) for s in chosen if s.name in after}
+def moments(record: Any, bad: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
+    """How far second moments are from 1, at sites that came to rest."""
+    off = {s.name: abs(after[s.name] - 1) for s in record if s.status == "converged"}
     was = [bad[name] for name in off if bad[name] > 0]
     worst = max(off, key=off.__getitem__) if off else ""
     return {
         "checked": len(off), "worst": off.get(worst, 0.0), "worst site": worst,
         "before": [min(was, default=0.0), max(was, default=0.0)],
+        "after": [min((after[n] for n in off), default=0.0), max((after[n] for n in off), default=0.0)],
     }  # fmt: skip
 
 
 def gradients(record: Any, bad: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
-    """First over last length of the gradient, between the sites that were scaled; and over the longest stretch of
-    layers without skips (those that "critical" sets by chi_1)."""
-    scaled = [s.name for s in record if s.status == "converged" and s.name in after]
-    ruled = [s for s in record if s.status == "converged" and not s.why and s.target == 1.0]
-    whole = (scaled[0], scaled[-1])
+    """First over last square of the gradient's length, between the sites that were scaled."""
+    scaled = [s.name for s in record if s.parameters]
 
-    def ratio(found: dict[str, float], ends: tuple[str, str]) -> float:
-        first, last = found[ends[0]], found[ends[1]]
+    def ratio(found: dict[str, float]) -> float:
+        first, last = found[scaled[0]], found[scaled[-1]]
         return first / last if last > 0 else float("nan")
 
+    return {"gradient before": ratio(bad), "gradient after": ratio(after)}
+
+
+def redrawn(animal: Any, new: Any) -> Iterator[Any]:
+    """Fresh draws of the model with the scales that were found: every matrix, and every layer of a stack, of the root
+    mean square that calibration gave it over the one that the model's own draw has, times the fresh draw's."""
+    init = jax.jit(animal.model.init)
+    own = init(jax.random.key(0), animal.x)["params"]
+
+    def scaled(fresh: Any, own: Any, new: Any) -> Any:
+        axes = tuple(range(fresh.ndim))[-2:] if fresh.ndim > 1 else (0,)
+        squares = [jnp.mean(jnp.square(v.astype(jnp.float32)), axis=axes, keepdims=True) for v in (new, own)]
+        factor = jnp.sqrt(squares[0] / jnp.where(squares[1] > 0, squares[1], 1))
+        return (fresh * jnp.where(squares[1] > 0, factor, 1)).astype(fresh.dtype)
+
+    for n in range(DRAWS):
+        yield jax.tree.map(scaled, init(jax.random.key(100 + n), animal.x)["params"], own, new)
+
+
+def over_draws(record: Any, found: list[dict[str, float]]) -> dict[str, Any]:
+    """The worst distance of a mean over draws from its target, with its standard error; and what single draws do.
+
+    A mean whose distance exceeds 15 % by at most twice its standard error is within it as far as the draws can tell.
+    """
+    sites = [s.name for s in record if s.status == "converged"]
+    values = np.array([[draw[name] for name in sites] for draw in found])
+    off, error = np.abs(values.mean(axis=0) - 1), values.std(axis=0, ddof=1) / np.sqrt(len(values))
+    worst = int(np.argmax(off - 2 * error))
+    spread = np.std(np.log(values), axis=0)
     return {
-        "gradient before": ratio(bad, whole), "gradient after": ratio(after, whole),
-        "ruled": len(ruled) if record.method == "critical" else 0,
-        "chain": record.figures.get("product of chi_1"), "stretch": record.figures.get("layers in a row"),
+        "mean off": float(off[worst]), "standard error": float(error[worst]), "mean site": sites[worst],
+        "mean within": bool(off[worst] - 2 * error[worst] <= 0.15), "median off": float(np.median(off)),
+        "log spread of a draw": [float(np.median(spread)), float(np.max(spread))],
     }  # fmt: skip
 
 
@@ -123,21 +149,20 @@ def outcome(out: Path) -> list[dict[str, str]]:
     for name in dict.fromkeys(r["model"] for r in rows):
         own = {r["method"]: r for r in rows if r["model"] == name}
         data, theory, critical = (own[m] for m in METHODS)
+        mean, error = 100 * theory["mean off"], 100 * theory["standard error"]
         low, high = data["before"]
-        chain = critical["chain"]
+        least, largest = critical["after"]
         table.append(
             {
                 "model": name,
-                "sites": str(data["sites"]),
-                "second moments before": f"{low:.1e} to {high:.1e}",
-                "lsuv: worst off": f"{100 * data['worst']:.2g} %",
-                "evaluations": str(data["evaluations"]),
-                "analytic: worst off": f"{100 * theory['worst']:.2g} %",
-                "gradient first/last before": f"{data['gradient before']:.1e}",
+                "second moments before": f"{low:.0e} to {high:.0e}",
+                "lsuv: worst off": f"{data['worst']:.0e}",
+                "analytic: mean of draws off": f"{mean:.0f} ± {error:.0f} %",
+                "a draw": f"× {np.exp(theory['log spread of a draw'][1]):.2g}",
+                "gradient before": f"{data['gradient before']:.0e}",
                 "lsuv": f"{data['gradient after']:.2g}",
                 "critical": f"{critical['gradient after']:.2g}",
-                "chi_1 set at": f"{critical['ruled']}",
-                "longest stretch": "" if chain is None else f"{critical['stretch']:.0f} layers: {chain:.3g}",
+                "critical: second moments": f"{least:.2g} to {largest:.2g}",
             }
         )
     return table

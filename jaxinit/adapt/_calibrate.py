@@ -23,7 +23,7 @@ from jaxinit.adapt._calibrate_critical import critical_scales
 from jaxinit.adapt._calibrate_start import STARTS, begin
 from jaxinit.adapt._gradient import learned
 from jaxinit.adapt._lsuv import lsuv
-from jaxinit.adapt._targets import choose, targets_of
+from jaxinit.adapt._targets import choose, level_of, targets_of
 from jaxinit.probe import Products, batches, products
 from jaxinit.records import CalibratedSite, Calibration, provenance
 
@@ -68,11 +68,10 @@ def calibrate(
         "analytic":  E[z^2] = target, computed from the model's own operations, nothing run and no data needed: of x
                  only means and covariances count, and shapes will do (in the spirit of AutoInit, Bingham &
                  Miikkulainen 2023); see `jaxinit.adapt.analyze` for what it assumes
-        "critical":  chi_1 = |dz/dz_p|_F^2 / n = 1, p the layer before, n the units of z: gradients keep their length
-                 from layer to layer (partial Jacobians: Doshi, He & Gromov 2023). Signals are put in order first;
-                 where several layers or a skip meet, no one scale decides: there the second moment is kept.
-                 chi_1 is that of random cotangents: the loss's own gradient can drift all the same, as it
-                 does in a gelu network of experiments/calibrate_zoo
+        "critical":  |dL/dz|^2, the mean over examples and random cotangents, is the same at the first and the last
+                 site, and at all between that everything passes through; measured as a whole, so that directions which
+                 all layers share count as the loss will see them. Begins with "lsuv" and leaves <z^2> = target as
+                 little as it can, by a factor 16 at most. Levels are within 20 %, or the status says what is in the way
         "gradient":  minimize GQ = mean over parameters |(g - H g) / (g + eps sgn g) - 1|, g gradient and H Hessian of
                  the loss, over ln(s) of all sites together, by Adam (MetaInit, Dauphin & Schoenholz 2019, who step by
                  the sign of the gradient). Targets play no part; its loss should be the one to be trained
@@ -92,6 +91,9 @@ def calibrate(
         method: "lsuv", "analytic", "critical" or "gradient".
         target: "unit", 1; "preserve", the second moment of the inputs; a number; or a dict from patterns of
             sites or parameters to numbers, of which the first that matches counts (sites without one are left alone).
+            Of method "critical" also "update_ratio", |dL/dW| / |W| is the same for all sites' weights, so that one
+            learning rate suits them all; and "chi_1", |dz/dz_p|_F^2 / n = 1, p the layer before, n the units of z
+            (partial Jacobians: Doshi, He & Gromov 2023): local, and the gradient as a whole can drift all the same.
         params: parameters to begin with, instead of a draw: of a linen module `variables["params"]`.
         start: "own", the model's own draw; or "orthonormal", kernels drawn anew with orthonormal rows or columns
             (as in the paper), but for those that are 0 and for embeddings.
@@ -162,13 +164,14 @@ def calibrate(
             where, "params", "None for an nnx module, which holds its own", type(params).__name__,
             "Update the module first: nnx.update(model, params).",
         )  # fmt: skip
+    level, moment = level_of(where, target, method)
     data = batches(x, key, where=where)
     targets = _labels(where, labels, len(data))
     found = _traced(
         model, data[0], params=nn.unbox(params), train=train, method=call, rngs=rngs, loss=loss,
         labels=None if targets is None else targets[0], where=where,
     )  # fmt: skip
-    wanted = targets_of(where, found, target, data)
+    wanted = targets_of(where, found, moment, data)
     given = found.model.given if params is None else (nn.unbox(params), None)
     leaves, state, squares = begin(found, start, key, data[0], given)
     zero = tuple(square == 0 for square in squares)
@@ -182,7 +185,7 @@ def calibrate(
     bias = _biases(found, own, biases)
     case = Case(
         found, tuple(leaves), state, data, key, own, kept, zero, bias, wanted, statistic, tolerance, passes,
-        targets, {"direction": direction, "steps": steps},
+        targets, {"direction": direction, "steps": steps, "level": level},
     )  # fmt: skip
     outcome = _METHODS[method](case)
     new = outcome.leaves

@@ -14,10 +14,12 @@ from jaxinit._core import checks
 from jaxinit.adapt._paths import matcher
 from jaxinit.probe import Layer, Products
 
-__all__ = ["NAMED", "Wanted", "choose", "targets_of"]
+__all__ = ["LEVELS", "NAMED", "Wanted", "choose", "level_of", "targets_of"]
 
 #: Targets that have a name.
 NAMED = ("unit", "preserve")
+#: Names that say what method "critical" levels, where it is not the gradient; second moments stay near 1.
+LEVELS = ("chi_1", "update_ratio")
 
 #: By site: the layers it owns, and for a site without any its status and why.
 Wanted = tuple[tuple[tuple[Layer, ...], ...], tuple[tuple[str, str] | None, ...]]
@@ -84,6 +86,16 @@ def patterns(where: str, argument: str, value: Any) -> list[tuple[str, Any]]:
     return [(text, matcher(text)) for text in texts]
 
 
+def level_of(where: str, target: Any, method: str) -> tuple[str, Any]:
+    """What is to be level, and the target of second moments."""
+    if not (isinstance(target, str) and target in LEVELS):
+        return "gradient", target
+    if method != "critical":
+        rule = f"of second moments with method={method!r}"
+        raise checks.bad(where, "target", rule, target, f"method='critical' has target={target!r}.")
+    return target, "unit"
+
+
 def targets_of(where: str, products: Products, target: Any, batches: Sequence[Any]) -> np.ndarray:
     """By site, what its statistic should be; nan where nothing is asked."""
     count = len(products.products)
@@ -101,7 +113,7 @@ def targets_of(where: str, products: Products, target: Any, batches: Sequence[An
             out[n] = next(hits, np.nan)
         return out
     if isinstance(target, str):
-        checks.choice(where, "target", target, NAMED)
+        checks.choice(where, "target", target, (*NAMED, *LEVELS))
         return np.full(count, 1.0 if target == "unit" else _input(where, batches))
     return np.full(count, _positive(where, target))
 

@@ -63,7 +63,7 @@ def training_signals(
     count = len(found.initializers)
     size = (3.0 + 3.2 * count, 4.2)
     figure, panels = _style.new_figure(1, count, size=size, theme=theme)
-    colours = _style.matplotlib().colors
+    colours, ink = _style.matplotlib().colors, _style.THEMES[theme].ink
     if signal == "silent_fraction":
         norm = colours.Normalize(0.0, 1.0)
     else:
@@ -77,10 +77,13 @@ def training_signals(
         ax.set_facecolor("0.6")
         mesh = ax.pcolormesh(borders, edges, median[i].T, norm=norm, cmap="viridis", rasterized=True)
         ax.grid(False)
-        ax.set_title(_label(found, i, int(rates[i])), fontsize=10)
+        ax.set_title(_label(found, i, int(rates[i])), fontsize=10, color=ink)
         ax.set_xlabel("step")
         ax.yaxis.set_major_locator(_style.matplotlib().ticker.MaxNLocator(integer=True))
     panels[0].set_ylabel("kernel, from the input")
-    figure.colorbar(mesh, ax=panels, label=_NAMES.get(signal, signal))
-    figure.suptitle(_caption(found, "none", at).replace("line: ", "colour: "), fontsize=9)
+    bar = figure.colorbar(mesh, ax=panels)
+    bar.set_label(_NAMES.get(signal, signal), color=ink)
+    bar.ax.tick_params(which="both", colors=ink)
+    bar.outline.set_visible(False)
+    figure.suptitle(_caption(found, "none", at).replace("line: ", "colour: "), fontsize=9, color=ink)
     return figure

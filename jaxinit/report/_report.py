@@ -28,6 +28,7 @@ _PANELS = {
 }
 #: What the figure of a record shows.
 _TOLD = {
+    "Calibration": "each site before and after",
     "Diagnosis": "where along the network each finding lies",
     "FiniteWidth": "the typical draw and the mean over draws, by layer",
     "InitTable": "the size of the entries that were drawn, parameter by parameter",

@@ -1,13 +1,19 @@
 """The house style: distinct looks, no global state, an install hint, whole files."""
 
+import dataclasses
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.text import Text
 
 from jaxinit import plot
+from jaxinit.diagnose import diagnose
 from jaxinit.plot import _style
+from jaxinit.records import Sweep
 
 
 def test_looks_are_distinct_without_colour():
@@ -94,3 +100,18 @@ def test_nothing_is_cut_or_overlaps(propagation):
         tight = ax.get_tightbbox(renderer)
         assert tight.x0 >= 0 and tight.x1 <= whole.x1 + 1 and tight.y1 <= whole.y1 + 1
         assert tight.y0 >= box.y1 - 1
+
+
+def test_nothing_is_written_in_black_on_dark(propagation, convergence):
+    runs = convergence(("he", "xavier"))
+    at = (2, 2, 3, len(runs.evaluated_at), 4)
+    signals = {"silent_fraction": np.linspace(0, 1, np.prod(at)).reshape(at)}
+    trained = dataclasses.replace(runs, signals=signals, sites=("a", "b", "c", "d"))
+    grid = Sweep.of({"rate": (0.5, 1.0)}, [propagation(r, 4) for r in (0.5, 1.0)])
+    figures = [plot.figure(r, theme="dark") for r in (propagation(), runs, grid, diagnose(propagation(0.5)))]
+    figures.append(plot.training_signals(trained, theme="dark"))
+    for figure in figures:
+        assert len(plot.png(figure, dpi=40)) > 1000
+        texts = [t for t in figure.findobj(Text) if t.get_text().strip()]
+        assert len(texts) > 10
+        assert [t.get_text() for t in texts if to_hex(t.get_color()) == "#000000"] == []

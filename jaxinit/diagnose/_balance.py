@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from jaxinit.diagnose import thresholds as at
-from jaxinit.diagnose._case import BLOCKS, Case, finding, role
+from jaxinit.diagnose._case import BLOCKS, Case, finding, level, role
 from jaxinit.diagnose._certainty import Figure
 from jaxinit.diagnose._verdict import among_, place
 from jaxinit.records import Finding
@@ -85,7 +85,7 @@ def _usual(sites: tuple[str, ...], step: np.ndarray) -> np.ndarray:
 
 
 def imbalance(case: Case) -> list[Finding]:
-    """The layer whose weights' relative gradient is furthest from the median layer's, by a factor 100 and more."""
+    """The layer whose weights' relative gradient is furthest from its like, by a factor 100 and more."""
     r = case.record
     name = "update_ratio" if r.update_ratio is not None else "weight_grad_norm"
     stat = getattr(r, name)
@@ -96,9 +96,9 @@ def imbalance(case: Case) -> list[Finding]:
     index = np.flatnonzero(np.isfinite(log))
     if len(index) < 3:
         return []
-    middle = float(np.median(log[index]))
-    i = int(index[np.argmax(np.abs(log[index] - middle))])
-    away = float(log[i]) - middle
+    usual = level([r.sites[i] for i in index], log[index])
+    worst = int(np.argmax(np.abs(log[index] - usual)))
+    i, away = int(index[worst]), float(log[index[worst]] - usual[worst])
     noise = 0.0 if stat.count < 2 else float(np.nan_to_num(error[i]))
     dof = stat.count - 1 if stat.count > 1 else math.inf
     decades = Figure(abs(away), noise, dof, case.basis).scaled(_DECADE)
@@ -108,7 +108,7 @@ def imbalance(case: Case) -> list[Finding]:
     what = "gradient over norm of the weights" if name == "update_ratio" else "gradient of the weights"
     text = (
         f"{place(r.sites[i])} is out of balance: its {what} is {format_log(abs(away))} times "
-        f"{'above' if away > 0 else 'below'} the median layer's, so no learning rate of plain SGD suits both."
+        f"{'above' if away > 0 else 'below'} the median of its like, so no learning rate of plain SGD suits both."
     )
     return [
         finding(

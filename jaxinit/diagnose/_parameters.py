@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from jaxinit.diagnose import thresholds as at
-from jaxinit.diagnose._case import Case, finding
+from jaxinit.diagnose._case import Case, finding, level
 from jaxinit.diagnose._certainty import Figure
 from jaxinit.records import Finding, ParameterStatistics
 from jaxinit.records._tables import format_log
@@ -85,8 +85,9 @@ def steps(case: Case) -> list[Finding]:
     index = [i for i in figures if not tables[i]]
     if len(index) < _LEAST:
         return []
-    middle = float(np.median([figures[i].value for i in index]))
-    worst = max(index, key=lambda i: abs(figures[i].value - middle))
+    usual = level([p.names[i] for i in index], np.array([figures[i].value for i in index]))
+    n = max(range(len(index)), key=lambda n: abs(figures[index[n]].value - usual[n]))
+    worst, middle = index[n], float(usual[n])
     away = figures[worst].value - middle
     size = Figure(abs(away), figures[worst].stderr, dof, case.basis)
     p_value = size.p_above(math.log10(at.IMBALANCE)) * len(index)
@@ -94,7 +95,7 @@ def steps(case: Case) -> list[Finding]:
         return []
     text = (
         f"{p.names[worst]} would be moved by {format_log(float(log[worst]))} of its norm in the optimizer's first "
-        f"step, {10 ** abs(away):.3g} times {'more' if away > 0 else 'less'} than the median matrix "
+        f"step, {10 ** abs(away):.3g} times {'more' if away > 0 else 'less'} than the median of its like "
         f"({10**middle:.3g}): its scale is out of step with the others'."
     )
     return [_finding(case, p.names[worst], text, size, math.log10(at.IMBALANCE), p_value)]

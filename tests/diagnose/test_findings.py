@@ -311,7 +311,7 @@ def test_the_parameter_is_named_and_no_other():
     [unused] = diagnose(PLANTED["unused_parameter"]).at_least("warning")
     assert unused.where == ("b/kernel",) and "No gradient for b/kernel" in unused.what
     [odd] = diagnose(PLANTED["update_ratio"]).at_least("warning")
-    assert odd.where == ("b/kernel",) and "500 times less than the median" in odd.what
+    assert odd.where == ("b/kernel",) and "500 times less than the median of its like" in odd.what
     [long] = diagnose(stepped(step=(1e-3, 3.0, 5e-4, 7.0, np.nan))).at_least("warning")
     assert long.kind == "update_ratio" and long.where == ("table/embedding",) and "b/kernel" in long.what
 
@@ -335,6 +335,23 @@ def test_values_out_of_a_domain_and_values_that_overflow():
     )
     assert "an operation on the way" in domain.what and "jax_debug_nans" in domain.remedy
     assert "an operation" not in scale.what and "kernel_init=" in scale.remedy
+
+
+def test_what_every_block_does_alike_is_no_imbalance():
+    """Queries get little gradient where logits are small; twin: in one block another layer does."""
+    names = [f"block_{i}/{name}" for i in range(4) for name in ("query", "value", "out")]
+    layout = tuple(Site(n, "output", "Dense", n, (4, 64), "float32") for n in names)
+    ratio = np.array([1e-3 if n.endswith("query") else 0.3 for n in names])
+
+    def of(ratio):
+        logs = sampled(np.zeros((12, 1)))
+        stat = sampled(ratio, 1e-6)
+        return Propagation("probe", tuple(names), 1, log_second_moment=logs, update_ratio=stat, layout=layout)
+
+    assert diagnose(of(ratio)).ok
+    ratio[names.index("block_2/value")] = 1e-3
+    [found] = diagnose(of(ratio)).at_least("warning")
+    assert found.kind == "imbalance" and found.where == ("block_2/value",)
 
 
 def test_what_alternates_within_blocks_is_no_walk():

@@ -18,6 +18,8 @@ import numpy as np
 #: Of n from here on, Binomial(n, 1/2) is a polynomial of a normal to 4e-8 standard deviations, and no normal of float32
 #: (at most 6.8) leads to fewer than LEAST + 1 of either side.
 MANY = 100
+#: The size of the largest normal of float32, rounded up.
+FAR = 7.0
 #: Chi-squares of fewer degrees of freedom are of as many more, times powers of uniform variables.
 LEAST = 16
 
@@ -43,24 +45,28 @@ def chi_square(z: jax.Array, freedom: jax.Array) -> jax.Array:
     return freedom * root * root
 
 
-def lifted_chi_square(z: jax.Array, uniform: jax.Array, freedom: jax.Array) -> jax.Array:
+def lifted_chi_square(z: jax.Array, logs: jax.Array, freedom: jax.Array) -> jax.Array:
     """Chi-square of any number of degrees of freedom, 0 included; 0 where they are 0.
 
     A gamma variable of shape a is one of shape a + 1 times U^(1/a): LEAST / 2 of these steps.
 
-    `uniform`: in (0, 1], of shape (LEAST / 2, *z.shape).
+    `logs`: of uniform variables in (0, 1], of shape (LEAST / 2, *z.shape).
     """
-    step = jnp.arange(LEAST // 2, dtype=z.dtype).reshape((-1,) + (1,) * z.ndim)
     shape = jnp.where(freedom > 0, freedom, 1) / 2
-    log = jnp.sum(jnp.log(uniform) / (shape[None] + step), axis=0)
-    return jnp.where(freedom > 0, chi_square(z, freedom + LEAST) * jnp.exp(log), 0)
+    total = jnp.zeros_like(z)
+    for step in range(LEAST // 2):
+        total = total + logs[step] / (shape + step)
+    return jnp.where(freedom > 0, chi_square(z, freedom + LEAST) * jnp.exp(total), 0)
 
 
 def coins(z: jax.Array, n: int) -> jax.Array:
     """Binomial(n, 1/2) of normals z: how many of its steps, as quantiles of the normal, lie below z."""
     if n < MANY:
-        steps = jnp.asarray(_steps(n), z.dtype)
-        return jnp.sum((z[None] > steps.reshape((-1,) + (1,) * z.ndim)).astype(z.dtype), axis=0)
+        steps = _steps(n)
+        total = jnp.full_like(z, (steps < -FAR).sum())
+        for step in steps[np.abs(steps) <= FAR]:  # written out: one loop over z, in vectors
+            total = total + (z > np.float32(step)).astype(z.dtype)
+        return total
     # The steps z_k of P(X <= k) are interpolated by an odd polynomial, k + 1 = (n + 1) / 2 + T(z_k).
     odd = z * _polynomial(z * z, _interpolation(n))
     return n // 2 + jnp.floor(odd + (1.0 if n % 2 else 0.5))
@@ -87,7 +93,7 @@ def _interpolation(n: int) -> tuple[float, ...]:
     """Coefficients of z, z^3, .., z^9 in T."""
     k = np.arange(n // 2)
     z = _steps(n)[: n // 2]
-    k, z = k[z > -7], z[z > -7]
+    k, z = k[z > -FAR], z[z > -FAR]
     table = np.stack([z ** (2 * j + 1) for j in range(5)], axis=1)
     weight = np.exp(-np.maximum(np.abs(z) - 4.7, 0))[:, None]
     size = np.abs(table * weight).max(axis=0)

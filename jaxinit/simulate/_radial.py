@@ -151,6 +151,8 @@ class Radial:
         squares = 2 + backward + both
         normal = _normals(key, 0, index, 1 + squares + both)
         k = coins(normal[0], n)
+        if n < MANY:  # long, and used often
+            (k,) = one_loop(k)
         freedom = [k, n - k, k - 1, n - k - 1][:squares]
         chi = _chi_squares(key, _UNIFORM, index, normal[1 : 1 + squares], freedom, n >= MANY)
         out = {"whole": chi[0] + chi[1], "plus": chi[0], "minus": chi[1], "below": n - k}
@@ -275,11 +277,11 @@ def _chi_squares(
     """Chi-squares of these degrees of freedom; `many`: they are LEAST or more."""
     if many:
         return [chi_square(z, f) for z, f in zip(normal, freedom, strict=True)]
-    x, y = _words(key, first, index, LEAST // 4 * len(freedom))
     half = jnp.float32(2.0**-33)
-    uniform = jnp.concatenate([v.astype(jnp.float32) * jnp.float32(2.0**-32) + half for v in (x, y)])
-    uniform = uniform.reshape((LEAST // 2, len(freedom), -1))
-    return list(lifted_chi_square(normal, uniform, jnp.maximum(jnp.stack(freedom), 0)))
+    words = _words(key, first, index, LEAST // 4 * len(freedom))
+    logs = one_loop(*(jnp.log(v.astype(jnp.float32) * jnp.float32(2.0**-32) + half) for v in words))
+    each = jnp.concatenate(logs).reshape((LEAST // 2, len(freedom), -1))
+    return list(one_loop(lifted_chi_square(normal, each, jnp.maximum(jnp.stack(freedom), 0)))[0])
 
 
 def _words(key: Any, first: int, index: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:

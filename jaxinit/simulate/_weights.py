@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinit._core.normals import normals
 from jaxinit._core.struct import leaf, record, static
 from jaxinit.implicit import _frames, _gaussian, _gradient, _haar
 from jaxinit.initializers._orthogonal import haar
@@ -148,7 +149,7 @@ class Weights:
         if self.law == "orthogonal":
             m = max(n_in, n_out)
             return scale * haar(key, m, m, (), np.dtype(np.float32))[:n_in, :n_out]
-        return scale * jax.random.normal(key, self.shape, jnp.float32)
+        return scale * normals(key, n_in, n_out)
 
     def scale(self, network: Network) -> jax.Array:
         """Standard deviation of the entries, or scale of an orthogonal W."""

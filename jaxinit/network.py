@@ -315,8 +315,13 @@ class Network:
     @property
     def plain(self) -> bool:
         """Whether z^l = W^l phi(z^(l-1)) + b^l: no places, skips, normalization, dropout or shared weights."""
+        return self.chain and not self.tied
+
+    @property
+    def chain(self) -> bool:
+        """Whether it is `plain`, or would be if every layer had weights of its own."""
         bare = self.residual is None and self.norm is None and self.spatial is None and is_zero(self.dropout)
-        return bare and not self.tied
+        return bare and not self.driven
 
     @property
     def label(self) -> str:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinit._core.normals import vector
-from jaxinit._core.scaled import exponent_of, normalize, pow2
+from jaxinit._core.scaled import Scaled, exponent_of, normalize, pow2
 from jaxinit._core.struct import record, static
 from jaxinit.network import Network
 from jaxinit.simulate import _statistics as st
@@ -21,6 +21,9 @@ from jaxinit.simulate._tied import Tied
 from jaxinit.simulate._weights import LayerKeys, Weights
 
 Layer = Weights | Convolution | Tied
+
+#: What the names of figures of a matrix begin with, which are those of no site.
+PARAMETER = "parameter "
 
 
 @record
@@ -74,11 +77,27 @@ class Dense:
         d, exponent = normalize(jnp.tile(r[None, :], (rows, 1)), jnp.zeros(rows, jnp.int32))
         gradient = (d, exponent, (jnp.zeros_like(d), exponent) if self.skips == "post" else None, signal[-1])
         backward: list[dict[str, Any]] = []
+        cotangents = None
         for weights, layers, tape in reversed(tapes):
             step = self._backward_step(weights, network)
-            gradient, figures = _run(step, gradient, (layers, tape), reverse=True)
+            gradient, (figures, cotangents) = _run(step, gradient, (layers, tape), reverse=True)
             backward.insert(0, figures)
-        return {**out, **_concatenate(backward)}
+        out |= _concatenate(backward)
+        if cotangents is not None:
+            out |= self._of_the_matrix(keys, gradient[3], tapes[0][2], cotangents, out, network, skips)
+        return {name: v for name, v in out.items() if name in self.wanted or name.startswith(PARAMETER)}
+
+    def _of_the_matrix(
+        self, keys: LayerKeys, state: Any, tape: Any, d: Any, out: Any, network: Network, skips: Any
+    ) -> dict[str, Any]:
+        """What is known of a matrix that all layers share at the end only."""
+        tied = self.weights[0]
+        assert isinstance(tied, Tied)
+        factor = skips[1] if self.skips == "pre" else jnp.ones(tied.layers, d[0].dtype)
+        found = tied.measure(keys, state, (tape[2], tape[3]), d, factor, network)
+        each, norm = out["weight_grad_norm"], found["norm"]
+        ratio = {"update_ratio": Scaled(each.mantissa / norm, each.exponent)}
+        return ratio | {PARAMETER + name: value for name, value in found.items()}
 
     def _forward_step(self, weights: Layer, network: Network) -> Any:
         wanted, precision = self.wanted, self.activate.precision
@@ -116,7 +135,10 @@ class Dense:
         return step
 
     def _backward_step(self, weights: Layer, network: Network) -> Any:
-        precision = self.activate.precision
+        precision, wanted = self.activate.precision, self.wanted
+        whole = isinstance(weights, Tied) and weights.whole
+        if whole:
+            wanted |= {"weight_grad_norm"}
 
         def step(gradient: Any, xs: Any) -> Any:
             (keys, skip, _), (residual, local, seen, seen_exponent, norm) = xs
@@ -126,17 +148,18 @@ class Dense:
                 square = weights.squared_gradient(seen, d, weight)
                 return square * jnp.square(skip[1]) if self.skips == "pre" else square
 
-            figures = st.backward(self.wanted, d, exponent, squared_gradient, seen_exponent, norm)
+            figures = st.backward(wanted, d, exponent, squared_gradient, seen_exponent, norm)
+            found = (figures, (d, exponent) if whole else None)
             before, state = weights.backward(keys, state, residual, d, network)
             before, scale = precision.rows(before, exponent)
             if self.skips == "post":  # of the stream, then through the layer before
                 stream = normalize(*_skip(before, scale, stream, (skip[0], jnp.ones_like(skip[1]))))
                 stream = precision.rows(*stream)
-                return (*normalize(*precision.rows(*local.pull(*stream))), stream, state), figures
+                return (*normalize(*precision.rows(*local.pull(*stream))), stream, state), found
             before, scale = precision.rows(*local.pull(before, scale))
             if self.skips == "pre":
                 before, scale = precision.rows(*_skip(before, scale, (d, exponent), skip))
-            return (*normalize(before, scale), None, state), figures
+            return (*normalize(before, scale), None, state), found
 
         return step
 

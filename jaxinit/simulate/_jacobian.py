@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable
 from functools import partial
@@ -40,7 +41,10 @@ class Jacobian:
     def __call__(self, key: jax.Array, data: tuple[Network, Inputs]) -> tuple[jax.Array, jax.Array]:
         network, inputs = data
         every = jax.random.split(key, (len(self.weights) + 1, 4))  # as in Dense: the same networks
-        keys = LayerKeys.of(every[1:])
+        keys = LayerKeys.of(every[1:], network.tied)
+        if network.tied:
+            forward = jnp.broadcast_to(keys.forward[:1], keys.forward.shape)
+            keys = dataclasses.replace(keys, forward=forward)
         x = inputs.draw(every[0, 0])[:1].astype(jnp.float64)
         h, exponent = normalize(x, jnp.zeros(1, jnp.int32))
         tangents = jnp.eye(x.shape[1], dtype=jnp.float64)
@@ -96,11 +100,11 @@ def wanted_count(jacobian: Any, network: Network, sampler: str) -> int:
             where, "jacobian", "False with sampler='implicit', which forms no weights", jacobian,
             "Use sampler='materialized' or 'auto'.",
         )  # fmt: skip
-    if not network.plain:
+    if not network.chain:
         raise checks.bad(
             where,
             "jacobian",
-            "False for networks with places, skips, normalization, dropout or tied weights",
+            "False for networks with places, skips, normalization, dropout or inputs at every step",
             jacobian,
         )
     inputs, widest = network.shapes[0][0], max(max(shape) for shape in network.shapes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import re
@@ -15,11 +16,11 @@ import numpy as np
 from jaxinit import ensemble
 from jaxinit._core import checks
 from jaxinit.network import Network, Plain, is_zero
-from jaxinit.records import STATISTICS, Propagation, Statistic, provenance
+from jaxinit.records import STATISTICS, ParameterStatistics, Propagation, Statistic, provenance
 from jaxinit.simulate import _radial as radial
 from jaxinit.simulate import _statistics as st
 from jaxinit.simulate._convolution import Convolution
-from jaxinit.simulate._dense import Dense, Layer
+from jaxinit.simulate._dense import PARAMETER, Dense, Layer
 from jaxinit.simulate._driven import Driven
 from jaxinit.simulate._inputs import Inputs
 from jaxinit.simulate._jacobian import Jacobian, log_singular_values, wanted_count
@@ -85,7 +86,9 @@ def simulate(
             the same variance: their statistics agree to O(1/width).
         backward: also measure gradients.
         record: names of the statistics to record (see `jaxinit.records.STATISTICS`); by default all but
-            "update_ratio", whose chi-square doubles the time to compile.
+            "update_ratio", whose chi-square doubles the time to compile. With it, a network of tied weights also has
+            `parameters`: the norm of its matrix "W", that of dL/dW, the sum over all layers, and their ratio. (Figures
+            at a site speak of that layer's part of dL/dW.)
         dtype: what layers compute in: "bfloat16", "float16", "float32" or "float64" (which needs jax_enable_x64), as
             the `dtype=` of a Flax model of float32 parameters. Inputs, weights and biases are rounded to it, and so is
             what every product (summed in float32 or better), sum, normalization and operation of an activation
@@ -153,11 +156,8 @@ def simulate(
         }
         weights = tuple(each[shape] for shape in network.shapes)
         wanted = _wanted(record, backward, rows)
-        if "update_ratio" in wanted and network.tied and weights[0].sampler == "implicit":
-            raise checks.bad(
-                where, "record", "without 'update_ratio' for tied weights that are never formed", record,
-                "Pass sampler='materialized'.",
-            )  # fmt: skip
+        if "update_ratio" in wanted:  # for which the whole matrix is looked at
+            weights = tuple(dataclasses.replace(w, whole=True) if isinstance(w, Tied) else w for w in weights)
         driven = Driven.of(network, sampler, rows, precision)
         program = _program(network, weights, wanted, precision, driven)
         default_batch = _batch(weights, rows, devices) if batch is None else 1
@@ -179,6 +179,11 @@ def simulate(
         name: Statistic.from_moments(m, len(seed_array), None if samples is None else samples[name])
         for name, m in moments.items()
     }
+    of_matrix = {
+        name.removeprefix(PARAMETER): statistics.pop(name)
+        for name in tuple(statistics)
+        if name.startswith(PARAMETER)
+    }
     config = {
         "label": network.label,
         "network": repr(network),
@@ -199,9 +204,8 @@ def simulate(
     extra = {}
     if singular_values:
         assert isinstance(program, Dense)
-        jacobians = Jacobian(
-            tuple(w for w in weights if isinstance(w, Weights)), program.activate.nonlinearity, program.biased
-        )
+        own = tuple(w.weights if isinstance(w, (Tied, Convolution)) else w for w in weights)
+        jacobians = Jacobian(own, program.activate.nonlinearity, program.biased)
         logs = log_singular_values(jacobians, network, inputs, seed_array, root, singular_values)
         with np.errstate(over="ignore", under="ignore"):
             extra = {"jacobian_singular_values": np.exp(logs), "jacobian_log_singular_values": logs}
@@ -211,6 +215,7 @@ def simulate(
         sites,
         rows,
         st.pairs(rows),
+        parameters=ParameterStatistics(("W",), (network.shapes[0],), **of_matrix) if of_matrix else None,
         extra=extra,
         config=config,
         provenance=provenance(),

@@ -7,18 +7,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxinit._core.scaled import Scaled, is_infinite, pow2
 from jaxinit._core.struct import record, static
+from jaxinit.implicit import _gradient, _haar
 from jaxinit.implicit._known import GaussianKnown, HaarKnown
 from jaxinit.network import Network
 from jaxinit.simulate._weights import LayerKeys, Weights
 
+#: Rows of every layer, (layers, inputs, n), and their exponents.
+Rows = tuple[jax.Array, jax.Array]
+
 
 @record
 class Tied:
-    """`Weights` whose matrix serves `layers` layers. Its state is all that has been seen of it, or itself."""
+    """`Weights` whose matrix serves `layers` layers. Its state is all that has been seen of it, or itself.
+
+    `whole`: also measure the matrix and its gradient, the sum over all layers, which are known at the end only.
+    """
 
     weights: Weights = static()
     layers: int = static()
+    whole: bool = static(default=False)
 
     @property
     def sampler(self) -> str:
@@ -45,11 +54,13 @@ class Tied:
         return bias
 
     def seen(self, x: jax.Array) -> jax.Array:
-        """What `squared_gradient` needs of the input."""
-        return self.weights.seen(x)
+        """What `squared_gradient` needs of the input, or the input."""
+        return x if self.whole else self.weights.seen(x)
 
     def squared_gradient(self, seen: jax.Array, d: jax.Array, weight: jax.Array) -> jax.Array:
         """||sum_a weight_a x_a d_a^T||_F^2: the part of one layer in the gradient of the matrix."""
+        if self.whole:
+            return _gradient.squared(seen, d * weight[:, None])
         return self.weights.squared_gradient(seen, d, weight)
 
     def start(self, keys: LayerKeys, rows: int, network: Network) -> Any:
@@ -79,9 +90,42 @@ class Tied:
         y, known = state.transposed.product(keys.backward, d, self.weights.scale(network))
         return y, known.transposed
 
-    def squared_norm(self, keys: LayerKeys, state: Any, residual: None, network: Network) -> jax.Array:
-        """||W||_F^2 of the materialized matrix."""
-        return jnp.sum(jnp.square(state))
+    def squared_norm(self, keys: LayerKeys, state: Any, residual: None, network: Network) -> None:
+        """Not yet: `measure` has it."""
+
+    def measure(
+        self, keys: LayerKeys, state: Any, h: Rows, d: Rows, factor: jax.Array, network: Network
+    ) -> dict[str, jax.Array | Scaled]:
+        """Of the one matrix, given all that was seen of it: its norm, that of dL/dW, and their ratio.
+
+        `h`, `d`: inputs of the matrix and dL/dz of every layer, (layers, inputs, n) with exponents (layers, inputs);
+        dL/dW = sum_t factor_t h_t^T d_t.
+        """
+        norm = jnp.sqrt(self._squared_norm(keys, state, network))
+        each = (h[1] + d[1]).ravel()
+        top = jnp.max(each)
+        down = pow2(each - top, d[0].dtype)[:, None]
+        rows = [v.reshape((-1, v.shape[-1])) for v in (h[0], d[0] * factor[:, None, None])]
+        size = jnp.sqrt(_gradient.squared(rows[0], rows[1] * down))
+        lost = jnp.any(is_infinite(h[1]) | is_infinite(d[1]))
+        exponent = jnp.where(lost, 0, top)
+        size = jnp.where(lost, jnp.inf, size)
+        return {
+            "norm": norm[None],
+            "gradient_norm": Scaled(size[None], exponent[None]),
+            "gradient_ratio": Scaled((size / norm)[None], exponent[None]),
+        }
+
+    def _squared_norm(self, keys: LayerKeys, state: Any, network: Network) -> jax.Array:
+        if self.sampler == "materialized":
+            return jnp.sum(jnp.square(state))
+        scale = self.weights.scale(network)
+        if self.weights.law == "orthogonal":
+            return jnp.asarray(_haar.squared_norm(*self.shape, scale))
+        known, total = state.squares(jnp.where(scale > 0, scale, 1))
+        freedom = self.shape[0] * self.shape[1] - known
+        rest = 2 * jax.random.gamma(keys.norm[0], jnp.maximum(freedom, 1) / 2, dtype=total.dtype)
+        return jnp.square(scale) * (total + jnp.where(freedom > 0, rest, 0))
 
     def numbers(self, inputs: int) -> int:
         """Numbers of the largest array of rows, per seed: the rows of all layers."""

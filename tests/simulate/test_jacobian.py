@@ -11,6 +11,7 @@ from jaxinit._core.normals import vector
 from jaxinit.simulate._jacobian import Jacobian
 from jaxinit.simulate._signal import Nonlinearity
 from jaxinit.simulate._simulate import _inputs, _weights
+from jaxinit.simulate._tied import Tied
 from jaxinit.simulate._weights import LayerKeys
 
 FAST = {"backward": False, "record": ["second_moment"]}
@@ -18,17 +19,19 @@ FAST = {"backward": False, "record": ["second_moment"]}
 
 def by_autodiff(network: ji.Network, x: np.ndarray, seed: int, root: int) -> np.ndarray:
     """Singular values from jax.jacobian of a plain float64 network with the same draws."""
-    weights = [_weights(network, shape, "materialized", False, 1) for shape in network.shapes]
+    each_layer = [_weights(network, shape, "materialized", False, 1) for shape in network.shapes]
+    weights = [w.weights if isinstance(w, Tied) else w for w in each_layer]
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         key = ensemble.keys_of(np.asarray([seed], np.uint32), root)[0]
-        keys = LayerKeys.of(jax.random.split(key, (network.depth + 1, 4))[1:])
+        keys = LayerKeys.of(jax.random.split(key, (network.depth + 1, 4))[1:], network.tied)
         each = [jax.tree.map(lambda k, l=l: k[l], keys) for l in range(network.depth)]
 
         def f(h: jax.Array) -> jax.Array:
             for l, (layer, w) in enumerate(zip(each, weights, strict=True)):
                 h = h if l == 0 else network.activation(h)
                 bias = vector(layer.bias, w.shape[1])
-                h = h @ w.draw(layer.forward, network) + bias * np.sqrt(network.bias_variance)
+                first = each[0] if network.tied else layer
+                h = h @ w.draw(first.forward, network) + bias * np.sqrt(network.bias_variance)
             return h
 
         return np.linalg.svd(np.asarray(jax.jacobian(f)(jnp.asarray(x, jnp.float64))), compute_uv=False)
@@ -41,6 +44,7 @@ def by_autodiff(network: ji.Network, x: np.ndarray, seed: int, root: int) -> np.
         ji.Network(3, [9, 9, 6], "relu", weight_variance=2.0, input_width=8),
         ji.Network(2, 10, "gelu", weight_variance=1.5, bias_variance=0.2, ensemble="orthogonal"),
         ji.Network(2, 8, "tanh", initializer="glorot_uniform"),
+        ji.Network(5, 8, "tanh", weight_variance=1.5, bias_variance=0.1, tied=True),
     ],
     ids=lambda n: n.label,
 )

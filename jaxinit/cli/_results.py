@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,18 +93,30 @@ def file_name(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "record"
 
 
+def file_names(labels: Iterable[str]) -> dict[str, str]:
+    """A file name of its own for each label."""
+    names: dict[str, str] = {}
+    for label in labels:
+        name, n = file_name(label), 1
+        while name in names.values():
+            n += 1
+            name = f"{file_name(label)}-{n}"
+        names[label] = name
+    return names
+
+
 def draw(target: Path, records: dict[str, Any], *, kind: str = "png", theme: str = "light") -> list[Path]:
     """Save the figures: one of all Propagation records together, one of each other record that has one."""
     from jaxinit import plot
     from jaxinit.records import Propagation
 
     spread = {label: r for label, r in records.items() if isinstance(r, Propagation)}
-    paths = []
+    paths, names = [], file_names(records)
     if spread:
         paths.append(plot.save(plot.depth_profiles(spread, theme=theme), target / f"profiles.{kind}"))
     for label, record in records.items():
         if label not in spread and plot.drawable(record):
-            paths.append(plot.save(plot.figure(record, theme=theme), target / f"{file_name(label)}.{kind}"))
+            paths.append(plot.save(plot.figure(record, theme=theme), target / f"{names[label]}.{kind}"))
     return paths
 
 
@@ -112,15 +125,8 @@ def write(folder: str, records: dict[str, Any], *, title: str, rerun: str) -> tu
     from jaxinit.report import report
 
     target = Path(folder)
-    paths = []
-    taken: set[str] = set()
-    for label, record in records.items():
-        name, n = file_name(label), 1
-        while name in taken:
-            n += 1
-            name = f"{file_name(label)}-{n}"
-        taken.add(name)
-        paths.append(record.save(target / f"{name}.npz"))
+    names = file_names(records)
+    paths = [record.save(target / f"{names[label]}.npz") for label, record in records.items()]
     paths += draw(target, records)
     page = report(records, target / "report.html", title=title, rerun=rerun)
     return page, [*paths, page]

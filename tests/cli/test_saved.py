@@ -35,6 +35,13 @@ def test_plot_draws_signals_together(saved, capsys, tmp_path):
     assert all(Path(f).read_text(encoding="utf-8").startswith("<?xml") for f in files)
 
 
+def test_labels_that_make_one_file_name_are_kept_apart(saved, capsys, tmp_path):
+    words = [f"{label}={saved / 'training.npz'}" for label in ("a b", "a-b")]
+    assert main(["plot", *words, "--format", "svg", "--out", str(tmp_path / "o"), "--json"]) == 0
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert [Path(f).name for f in files] == ["a-b.svg", "a-b-2.svg"] and all(Path(f).exists() for f in files)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -43,13 +43,14 @@ CHECKS = (
     Check("layers against their neighbours", _balance.steps, ("log_second_moment",)),
     Check("balance of the layers' gradients", _balance.imbalance, ("update_ratio", "weight_grad_norm")),
     Check("parameters without gradient", _parameters.without_gradient, ("parameters.gradient_norm",)),
+    Check("matrices stuck at zero", _parameters.stuck, ("parameters.gradient_norm",)),
     Check("size of the optimizer's steps", _parameters.steps, ("parameters.update_ratio",)),
     Check("bfloat16", _angles.bfloat16, ("one_minus_correlation",)),
     Check("spread between seeds", _scale.spread, _LOGS),
 )
 
 _FLAT = {"dead_units", "saturated_units"}
-_OF_PARAMETERS = {"unused_parameter", "zero_start", "update_ratio"}
+_OF_PARAMETERS = {"unused_parameter", "zero_start", "stuck_at_zero", "update_ratio"}
 _SCALE = {"vanishing_signal", "exploding_signal", "vanishing_gradient", "exploding_gradient", "chaos"}
 #: What grows saturates what follows (attention to one position only), exactly so in finite precision.
 _GROWTH = {"exploding_signal", "exploding_gradient", "chaos", "overflow"}
@@ -68,6 +69,7 @@ _EXPLAINS = {
     **{kind: {"imbalance"} for kind in _SCALE},
     **{kind: {"imbalance", "no_gradient", *_OF_PARAMETERS} for kind in _GROWTH},
     "collapse": {"bf16_risk"},
+    "stuck_at_zero": {"unused_parameter", "zero_start"},
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -50,6 +51,35 @@ def without_gradient(case: Case) -> list[Finding]:
             ("number of parameters", Figure(float(len(names)))), 0.0, 0.0,
             "" if starts else f"# no initializer mends it: {names[0]} has to reach the loss", at.EXACT_SOURCE,
             least=0.0,
+        )
+    ]  # fmt: skip
+
+
+def stuck(case: Case) -> list[Finding]:
+    """Two matrices one behind the other that are both exactly 0: the gradient of each has the other as a factor.
+
+    One alone is a start at zero, and gets a gradient.
+    """
+    r, p = case.record, case.record.parameters
+    if p is None or p.gradient_norm is None:
+        return []
+    zero = (p.norm.max == 0.0) & (p.gradient_norm.defined > 0) & (p.gradient_norm.max == 0.0)
+    rows = {name: i for i, name in enumerate(p.names) if len(p.shapes[i]) > 1}
+    matrices = [(s.name, rows[s.parameters[0]]) for s in r.layout if s.parameters and s.parameters[0] in rows]
+    pairs = [
+        (a[0], b[0]) for a, b in itertools.pairwise(matrices) if a[1] != b[1] and zero[a[1]] and zero[b[1]]
+    ]
+    if not pairs:
+        return []
+    more = f" (and {len(pairs) - 1} more such pair{'s' * (len(pairs) > 2)})" * (len(pairs) > 1)
+    text = (
+        f"{pairs[0][0]} and {pairs[0][1]}, one behind the other, both start at exactly 0{more}: the gradient of each has "
+        "the other as a factor, so neither leaves 0. Zeros belong in one layer of a branch only, the last."
+    )
+    return [
+        finding(
+            "stuck_at_zero", "warning", text, (pairs[0][0], pairs[-1][1]),
+            ("number of pairs", Figure(float(len(pairs)))), 0.0, 0.0, case.rescale, at.EXACT_SOURCE, least=0.0,
         )
     ]  # fmt: skip
 

@@ -34,6 +34,7 @@ WORDS = {
     "imbalance": "uneven",
     "unused_parameter": "unused parameters",
     "zero_start": "alive",
+    "stuck_at_zero": "partly dead",
     "update_ratio": "uneven",
     "wrong_default": "vanishing",
     "bf16_risk": "too fine for bfloat16",

@@ -54,7 +54,16 @@ def stepped(
 ):
     """A model's record with the statistics of five parameters."""
     sites = tuple(
-        Site(f"s{s}", "output", "Dense", f"s{s}", (2, 64), "float32", parameters=NAMES[:1]) for s in SITES
+        Site(
+            s,
+            "output",
+            "Dense",
+            s,
+            (2, 64),
+            "float32",
+            parameters=(NAMES[0 if n < 10 else 1 if n < 20 else 2],),
+        )
+        for n, s in enumerate(SITES)
     )
     parameters = ParameterStatistics(
         NAMES, ((64, 64), (64, 64), (64, 64), (99, 64), (64,)),
@@ -98,6 +107,7 @@ def planted():
         "bf16_risk": dataclasses.replace(record(apart=1e-7 + 0 * DEPTH), layout=bf16),
         "unused_parameter": stepped(gradient=(1.0, 0.0, 1.0, 1.0, 1.0)),
         "zero_start": stepped(gradient=(0.0, 1.0, 1.0, 1.0, 1.0), norm=(1.0, 0.0, 1.0, 1.0, 0.0)),
+        "stuck_at_zero": stepped(gradient=(0.0, 0.0, 1.0, 1.0, 1.0), norm=(0.0, 0.0, 1.0, 1.0, 0.0)),
         "update_ratio": stepped(step=(1e-3, 1e-6, 5e-4, 1e-3, np.nan)),
         "step": record(jump), "imbalance": record(update_ratio=sampled(ratio, 1e-3)),
         "wrong_default": record(-math.log(2.0) * DEPTH), "spread": dataclasses.replace(
@@ -314,6 +324,13 @@ def test_the_parameter_is_named_and_no_other():
     assert odd.where == ("b/kernel",) and "500 times less than the median of its like" in odd.what
     [long] = diagnose(stepped(step=(1e-3, 3.0, 5e-4, 7.0, np.nan))).at_least("warning")
     assert long.kind == "update_ratio" and long.where == ("table/embedding",) and "b/kernel" in long.what
+
+
+def test_one_matrix_at_zero_is_a_start():
+    one = diagnose(stepped(gradient=(0.0, 0.5, 1.0, 1.0, 1.0), norm=(1.0, 0.0, 1.0, 1.0, 0.0)))
+    assert one.ok and kinds(one, "note") == {"zero_start"}
+    [two] = diagnose(PLANTED["stuck_at_zero"]).at_least("warning")
+    assert two.kind == "stuck_at_zero" and two.where == ("10", "11")
 
 
 def test_steps_that_are_no_fault():

@@ -1,8 +1,9 @@
-"""probe against the floor: the same seeds through jit(vmap(init, value_and_grad, norms of parameters and gradients)).
+"""probe against the floor: the same seeds through init, value_and_grad, and the norms of parameters and gradients.
 
-Both in one process, taking turns; the least CPU seconds of the whole process, of all its threads, so that a busy
-machine disturbs little; compilation apart; temporary memory as the compiler states it. The probe records its default
-statistics at the outputs of all modules.
+The floor is taken twice: all seeds at once by vmap, as one would write it, and each seed by a call of its own, which
+is how the probe runs networks of this size on a CPU. All in one process, taking turns; the least CPU seconds of the
+whole process, of all its threads, so that a busy machine disturbs little; compilation apart; temporary memory as
+the compiler states it. The probe records its default statistics at the outputs of all modules.
 
     python experiments/bench/probe.py [--models mlp resnet transformer scan] [--rounds 5]
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -80,37 +82,42 @@ def floor(model: Any, x: Any) -> Callable[[Any], Any]:
         value, grad = jax.value_and_grad(loss)(params)
         return value, jax.tree.map(lambda v: jnp.sqrt(jnp.sum(jnp.square(v))), (params, grad))
 
-    return jax.vmap(one)
+    return one
 
 
 def probed(model: Any, x: Any, record: Any) -> tuple[Callable[[Any], Any], int]:
-    """The probe's own program over the same seeds, and how many rows it has."""
+    """The probe's own program of a seed, and how many rows it has."""
     args = (jnp.asarray(x),)
     built = _build(
-        "probe", model, args, None, train=False, method=None, rngs=None, loss=None, backward=True, record=record,
-        optimizer=None, sites=None, unformed=None,
+        "probe", model, args, None, train=False, method=None, rngs=None, params=None, loss=None, backward=True,
+        record=record, optimizer=None, sites=None, unformed=None,
     )  # fmt: skip
     rows = len(built.program.measure.watched.watched)
-    return jax.vmap(lambda key: built.program(key, (args, None, None))), rows
+    return lambda key: built.program(key, (args, None, None)), rows
 
 
-def compiled(f: Callable[[Any], Any], keys: Any) -> tuple[Any, float, float, int]:
+def compiled(f: Callable[[Any], Any], key: Any) -> tuple[Any, float, float, int]:
     """The program, CPU seconds to lower and to compile it, and its temporary bytes."""
     start = time.process_time()
-    lowered = jax.jit(f).lower(keys)
+    lowered = jax.jit(f).lower(key)
     middle = time.process_time()
     program = lowered.compile()
     memory = program.memory_analysis()
     return program, middle - start, time.process_time() - middle, memory.temp_size_in_bytes
 
 
-def warm(programs: dict[str, Any], keys: Any, rounds: int) -> dict[str, float]:
+def each(program: Any, keys: Any) -> list[Any]:
+    """The seeds one after the other, each by a call of its own."""
+    return [program(key) for key in keys]
+
+
+def warm(programs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Least CPU seconds of a run, the programs taking turns."""
     best = dict.fromkeys(programs, float("inf"))
     for _ in range(rounds + 1):
         for name, program in programs.items():
             start = time.process_time()
-            jax.block_until_ready(program(keys))
+            jax.block_until_ready(program())
             best[name] = min(best[name], time.process_time() - start)
     return best
 
@@ -124,18 +131,27 @@ def main() -> None:
     parser.add_argument("--record", nargs="+", default=None)
     args = parser.parse_args()
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}; probe / floor (floor in s, MiB)")
-    print(f"{'model':>12} {'seeds':>5} {'sites':>5} {'lower':>16} {'compile':>16} {'run':>16} {'memory':>16}")
+    columns = ("lower", "compile", "run", "memory", "run, one by one", "memory")
+    print(f"{'model':>12} {'seeds':>5} {'sites':>5} " + " ".join(f"{name:>16}" for name in columns))
     for name in args.models:
         model, x, seeds = MODELS[name]
         keys = keys_of(np.arange(seeds), 0)
         f, rows = probed(model, x, args.record)
-        (a, *cost_a), (b, *cost_b) = compiled(floor(model, x), keys), compiled(f, keys)
-        best = warm({"floor": a, "probe": b}, keys, args.rounds)
-        costs = [
-            *((new, old) for new, old in zip(cost_b[:2], cost_a[:2], strict=True)),
-            (best["probe"], best["floor"]), (cost_b[2] / 2**20, cost_a[2] / 2**20),
+        many, *cost_many = compiled(jax.vmap(floor(model, x)), keys)
+        single, *cost_single = compiled(floor(model, x), keys[0])
+        probe, *cost = compiled(f, keys[0])
+        runs = {
+            "many": partial(many, keys),
+            "single": partial(each, single, keys),
+            "probe": partial(each, probe, keys),
+        }
+        best = warm(runs, args.rounds)
+        pairs = [
+            (cost[0], cost_many[0]), (cost[1], cost_many[1]), (best["probe"], best["many"]),
+            (cost[2] / 2**20, cost_many[2] / 2**20), (best["probe"], best["single"]),
+            (cost[2] / 2**20, cost_single[2] / 2**20),
         ]  # fmt: skip
-        cells = " ".join(f"{f'{new / old:.2f}x ({old:.3g})':>16}" for new, old in costs)
+        cells = " ".join(f"{f'{new / old:.2f}x ({old:.3g})':>16}" for new, old in pairs)
         print(f"{name:>12} {seeds:>5} {rows:>5} {cells}", flush=True)
 
 

@@ -6,7 +6,6 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from functools import partial
 from typing import Any
 
 import jax
@@ -14,57 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxinit._core import lapack, scaled
+from jaxinit._core import lapack
 from jaxinit._core.files import pack_arrays, unpack_arrays
 from jaxinit._core.moments import Moments
-from jaxinit.ensemble import _memory
-from jaxinit.ensemble._chunk import Chunk, counted
-from jaxinit.ensemble._devices import AXIS, Devices
+from jaxinit.ensemble import _compiled, _memory
+from jaxinit.ensemble._chunk import Chunk
+from jaxinit.ensemble._devices import Devices
 from jaxinit.ensemble._folder import Folder, describe_data, describe_seeds, software
 from jaxinit.ensemble._processes import agree, exchange
 from jaxinit.ensemble._progress import Progress, reporter
 from jaxinit.ensemble._split import Split
-
-
-def keys_of(seeds: Any, root: Any) -> jax.Array:
-    """The keys that name the networks: seed i is fold_in(root key, i), whatever chunk or device it runs on."""
-    key = jax.random.key(root, impl="threefry2x32")
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(seeds, jnp.uint32))
-
-
-@partial(jax.jit, static_argnames=("one", "batch", "keep", "mesh"))
-def _chunk(
-    seeds: jax.Array, root: jax.Array, data: Any, one: Any, batch: int, keep: bool,
-    counts: jax.Array | None = None, mesh: Mesh | None = None,
-) -> Any:  # fmt: skip
-    """The chunks of a round, one a device: moments and samples, whose leading axis counts the devices."""
-    counts = jnp.full((1,), seeds.shape[0], jnp.int32) if counts is None else counts
-    program = partial(_one_chunk, one, batch, keep)
-    if mesh is not None:
-        own, same = PartitionSpec(AXIS), PartitionSpec()
-        program = jax.shard_map(
-            program, mesh=mesh, in_specs=(own, own, same, same), out_specs=own, check_vma=False
-        )
-    return program(seeds, counts, root, data)
-
-
-def _one_chunk(
-    one: Any, batch: int, keep: bool, seeds: jax.Array, counts: jax.Array, root: jax.Array, data: Any
-) -> Any:
-    size = seeds.shape[0]
-    if batch >= size and not keep and hasattr(one, "moments"):
-        figures = one.moments(keys_of(seeds, root), counts[0], data)
-        return jax.tree.map(lambda v: v[None], (figures, None))
-    if batch >= size:
-        samples = jax.vmap(lambda key: one(key, data))(keys_of(seeds, root))
-    else:
-        # A ragged last batch is filled up and cut off again: one body to compile instead of two.
-        filling = jnp.broadcast_to(seeds[-1:], (-size % batch,))
-        keys = keys_of(jnp.concatenate([seeds, filling]), root)
-        samples = jax.lax.map(lambda key: one(key, data), keys, batch_size=batch if batch > 1 else None)
-        samples = jax.tree.map(lambda v: v[:size], samples)
-    figures = scaled.reduce_all(counted(samples, counts[0]))
-    return jax.tree.map(lambda v: v[None], (figures, samples if keep else None))
 
 
 def run(
@@ -75,6 +33,7 @@ def run(
     root: int = 0,
     batch: int = 1,
     chunk: int | None = None,
+    seed_by_seed: bool = False,
     keep: bool = False,
     progress: bool | Progress = False,
     devices: Any = None,
@@ -102,6 +61,8 @@ def run(
             factorize matrices in batches, which hangs.
         chunk: at most so many seeds a device and compiled call; the host merges chunks and reports progress
             between them. All at once by default.
+        seed_by_seed: with `batch` 1, each seed by a call of its own instead of a loop in one call: for large
+            networks on a CPU.
         keep: also return the samples, seeds first.
         progress: True for a bar on stderr, or a function of (done, total), seeds of this process.
         devices: all of the default backend (over all processes) by default; or their number, a sequence of
@@ -134,7 +95,9 @@ def run(
         mine = split.of_process(owners, jax.process_index())
         if folder is not None:
             folder.begin(split, mine)
-        compute = _Program(where, one, data, seeds, key, min(batch, split.size), keep, team, split)
+        compute = _Program(
+            where, one, data, seeds, key, min(batch, split.size), seed_by_seed, keep, team, split
+        )
         groups: dict[int, Chunk] = {}
         done, total = 0, sum(stop - start for start, stop in map(split.bounds, mine))
         failure: Exception | None = None
@@ -172,11 +135,12 @@ class _Program:
     """The compiled program of a run, and how a round of chunks goes through it."""
 
     def __init__(
-        self, where: str, one: Any, data: Any, seeds: np.ndarray, root: jax.Array, batch: int, keep: bool,
-        team: Devices, split: Split,
+        self, where: str, one: Any, data: Any, seeds: np.ndarray, root: jax.Array, batch: int, seed_by_seed: bool,
+        keep: bool, team: Devices, split: Split,
     ) -> None:  # fmt: skip
         self.where, self.one, self.seeds, self.root = where, one, seeds, root
         self.batch, self.keep, self.team, self.split = batch, keep, team, split
+        self.seed_by_seed = seed_by_seed and batch == 1
         self.mesh = team.mesh()
         self.data = data if self.mesh is None else _on_every(data, self.mesh)
         self.checked = False
@@ -187,7 +151,11 @@ class _Program:
         rows, counts = self.split.filled(self.seeds, numbers, places)
         if not self.checked:
             self._check(rows, counts)
-        figures, samples = jax.device_get(_chunk(*self._arguments(rows, counts)))
+        if self.seed_by_seed:
+            out = _compiled.seed_by_seed(rows, self.root, self.data, self.one, self.keep, counts, self.mesh)
+        else:
+            out = _compiled.chunk(*self._arguments(rows, counts))
+        figures, samples = jax.device_get(out)
         return [
             Chunk.from_device(figures, samples, place, int(counts[place])) for place in range(len(numbers))
         ]
@@ -199,17 +167,13 @@ class _Program:
         """Compile, and refuse what does not fit, before anything runs. The call that follows compiles no more."""
         leaves, structure = jax.tree.flatten(self.data)
         shapes = tuple((jnp.shape(v), jnp.result_type(v)) for v in leaves)
-        program = (self.one, self.batch, self.keep, self.mesh, len(rows), structure, shapes)
+        program = (
+            self.one, self.batch, self.seed_by_seed, self.keep, self.mesh, len(rows), structure, shapes,
+        )  # fmt: skip
         if program not in _NEEDS:
-            lowered = _chunk.lower(*self._arguments(rows, counts))
             if len(_NEEDS) >= _MOST_NEEDS:
                 del _NEEDS[next(iter(_NEEDS))]
-            if self.batch > 1 and self.team.platform == "cpu" and lapack.is_batched(lowered.as_text()):
-                _NEEDS[program] = None
-            else:
-                figures, _ = lowered.out_info
-                numbers = sum(m.mean.size for m in figures.moments) // len(self.team.own)
-                _NEEDS[program] = (_memory.needed(lowered.compile()), numbers)
+            _NEEDS[program] = self._needs(rows, counts)
         found = _NEEDS[program]
         if found is None:
             self.batch = 1
@@ -220,6 +184,20 @@ class _Program:
             sample=8 * numbers, kept=16 * numbers * len(self.seeds) if self.keep else 0,
         )  # fmt: skip
         self.checked = True
+
+    def _needs(self, rows: np.ndarray, counts: np.ndarray) -> tuple[int | None, int] | None:
+        places = len(self.team.own)
+        if self.seed_by_seed:
+            first = rows.reshape((len(counts), -1))[:, 0]
+            lowered = _compiled.seed.lower(first, self.root, self.data, self.one, self.mesh)
+            numbers = sum(v.size for v in jax.tree.leaves(lowered.out_info)) // places
+            each = _memory.needed(lowered.compile())
+            return None if each is None else _compiled.AT_WORK * each, numbers
+        lowered = _compiled.chunk.lower(*self._arguments(rows, counts))
+        if self.batch > 1 and self.team.platform == "cpu" and lapack.is_batched(lowered.as_text()):
+            return None
+        figures, _ = lowered.out_info
+        return _memory.needed(lowered.compile()), sum(m.mean.size for m in figures.moments) // places
 
 
 #: What a program takes on each device, and numbers that a seed yields: the compiler is slow to say. None for a

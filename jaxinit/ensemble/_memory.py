@@ -14,6 +14,8 @@ from jaxinit.ensemble._devices import Devices
 _CPU_NUMBERS, _ACCELERATOR_NUMBERS = 1 << 15, 1 << 22
 #: Bytes that a batch may keep on a CPU, and the share of an accelerator's memory.
 _CPU_BYTES, _ACCELERATOR_SHARE = 1 << 30, 0.25
+#: Bytes of one seed on a CPU from which a call of its own is the faster way.
+_CPU_CALL = 3 << 20
 #: Bytes that are there without asking.
 _SMALL = 1 << 24
 #: The most seeds of a batch.
@@ -38,6 +40,12 @@ def batch_size(numbers: int, kept: int, *, weights: bool = False, devices: Any =
         return 1 if weights else max(1, min(_CPU_NUMBERS // numbers, _CPU_BYTES // max(kept, 1), _CPU_MOST))
     room = _ACCELERATOR_SHARE * (available(device) or _CPU_BYTES)
     return max(1, min(_ACCELERATOR_NUMBERS // numbers, int(room) // max(kept, 1), _ACCELERATOR_MOST))
+
+
+def worth_a_call(kept: int, *, devices: Any = None) -> bool:
+    """Whether a seed that keeps so many bytes is best a call of its own (`run(seed_by_seed=True)`): on a CPU, if the
+    work it does outweighs the call."""
+    return Devices.of("worth_a_call", devices).every[0].platform == "cpu" and kept > _CPU_CALL
 
 
 def available(device: Any) -> int | None:

@@ -42,8 +42,8 @@ WEIGHTS = ("materialized", "implicit")
 APART = 4
 #: Bytes that the seeds computed together may keep.
 _BYTES = 1 << 30
-#: The most seeds computed together.
-_MOST = 64
+#: The most seeds computed together, and the most of a chunk whose seeds are computed one after the other.
+_MOST, _PACK = 64, 8
 
 
 def probe(
@@ -179,8 +179,9 @@ def probe(
             "For more draws leave params out." if params is not None
             else "For more draws pass a factory: lambda rngs: MyModule(..., rngs=rngs).",
         )  # fmt: skip
+    each = ensemble.worth_a_call(traced.bytes, devices=devices)
     size = (
-        _chunk(traced, len(seed_array))
+        _chunk(traced, len(seed_array), _PACK if each else _MOST)
         if chunk is None
         else checks.integer(where, "chunk", chunk, at_least=1)
     )
@@ -213,7 +214,8 @@ def probe(
     several = len(batches) > 1
     found = [
         ensemble.run(
-            program, (inputs.given_of(batch), target, adapted.given), seed_array, root=root, batch=size, chunk=size,
+            program, (inputs.given_of(batch), target, adapted.given), seed_array, root=root,
+            batch=1 if each else size, chunk=size, seed_by_seed=each,
             keep=keep_seeds or several, progress=progress, devices=devices, where=where,
             resume=None if resume is None else Path(resume) / str(n) if several else resume,
             configuration=None if resume is None else _configuration(config, built),
@@ -386,9 +388,9 @@ def _targets(where: str, labels: Any, loss: Any, count: int) -> list[Any]:
     return [jax.tree.map(jnp.asarray, target) for target in given]
 
 
-def _chunk(traced: Traced, seeds: int) -> int:
-    """Seeds a call: as many as memory takes, in calls of equal size."""
-    most = max(1, min(_BYTES // max(traced.bytes, 1), _MOST, seeds))
+def _chunk(traced: Traced, seeds: int, most: int) -> int:
+    """Seeds a chunk: at most so many, as many as memory takes, in chunks of equal size."""
+    most = max(1, min(_BYTES // max(traced.bytes, 1), most, seeds))
     return -(-seeds // -(-seeds // most))
 
 

@@ -8,7 +8,7 @@ import pytest
 from jaxinit import ensemble
 from jaxinit._core.moments import Moments
 from jaxinit._core.scaled import Scaled
-from jaxinit.ensemble import _engine
+from jaxinit.ensemble import _compiled
 from jaxinit.ensemble._split import Split
 
 
@@ -35,12 +35,15 @@ def test_keys_name_networks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch", "chunk", "devices"),
-    [(1, None, 1), (10, None, 1), (3, 4, 1), (2, 100, 4), (1, None, 3)],
+    ("batch", "chunk", "devices", "apart"),
+    [(1, None, 1, False), (10, None, 1, False), (3, 4, 1, False), (2, 100, 4, False), (1, None, 3, False),
+     (1, 4, 1, True), (1, None, 3, True)],
 )  # fmt: skip
-def test_moments_whatever_the_split(alone: list[dict], batch: int, chunk: int | None, devices: int) -> None:
+def test_moments_whatever_the_split(
+    alone: list[dict], batch: int, chunk: int | None, devices: int, apart: bool
+) -> None:
     moments, samples = ensemble.run(
-        one, jnp.float32(1.0), SEEDS, batch=batch, chunk=chunk, keep=True, devices=devices
+        one, jnp.float32(1.0), SEEDS, batch=batch, chunk=chunk, keep=True, devices=devices, seed_by_seed=apart
     )
     want = np.stack([np.asarray(sample["x"]) for sample in alone])
     assert samples is not None
@@ -55,9 +58,13 @@ def test_moments_whatever_the_split(alone: list[dict], batch: int, chunk: int | 
         np.testing.assert_allclose(moments[name].max, factor * want.max(axis=0), rtol=1e-6)
 
 
-def test_a_chunk_of_the_same_size_gives_the_same_bits_on_any_devices() -> None:
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_chunk_of_the_same_size_gives_the_same_bits_on_any_devices(apart: bool) -> None:
     def figures(devices: object) -> tuple:
-        return ensemble.run(one, jnp.float32(1.0), SEEDS, batch=2, chunk=3, keep=True, devices=devices)
+        return ensemble.run(
+            one, jnp.float32(1.0), SEEDS, batch=1 if apart else 2, chunk=3, keep=True, devices=devices,
+            seed_by_seed=apart,
+        )  # fmt: skip
 
     moments, samples = figures(1)
     for devices in (4, jax.devices()[2:3]):
@@ -111,21 +118,35 @@ def test_bar_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_numbers_and_seeds_do_not_recompile() -> None:
     ensemble.run(one, jnp.float32(0.0), SEEDS, chunk=3, devices=2)
-    before = _engine._chunk._cache_size()
+    before = _compiled.chunk._cache_size()
     ensemble.run(one, jnp.float32(5.0), SEEDS + 7, root=3, chunk=3, devices=2)
     ensemble.run(one, jnp.float32(5.0), SEEDS[:9], root=3, chunk=3, devices=2)
-    assert _engine._chunk._cache_size() == before
+    assert _compiled.chunk._cache_size() == before
+
+
+def test_seed_by_seed_one_program_serves_chunks_of_any_size() -> None:
+    def figures(chunk: int) -> dict[str, Moments]:
+        return ensemble.run(one, jnp.float32(0.0), SEEDS, chunk=chunk, devices=1, seed_by_seed=True)[0]
+
+    figures(3)
+    before = _compiled.seed._cache_size()
+    figures(5)
+    assert _compiled.seed._cache_size() == before
 
 
 @pytest.mark.parametrize("devices", [1, 4])
 @pytest.mark.parametrize("batch", [2, 8])
 def test_lowers_for_accelerators(devices: int, batch: int) -> None:
     mesh = ensemble._devices.Devices.of("run", devices).mesh()
-    traced = _engine._chunk.trace(
+    traced = _compiled.chunk.trace(
         np.arange(4 * devices, dtype=np.uint32), np.uint32(0), jnp.float32(0.0), one, batch, True,
         np.full(devices, 4, np.int32), mesh,
     )  # fmt: skip
     assert traced.lower(lowering_platforms=("cuda", "tpu"))
+    single = _compiled.seed.trace(
+        np.arange(devices, dtype=np.uint32), np.uint32(0), jnp.float32(0.0), one, mesh
+    )  # fmt: skip
+    assert single.lower(lowering_platforms=("cuda", "tpu"))
 
 
 @pytest.mark.parametrize(

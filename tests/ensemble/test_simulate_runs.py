@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxinit as ji
-from jaxinit.ensemble import _engine, _memory
+from jaxinit.ensemble import _compiled, _memory
 from jaxinit.ensemble._devices import Devices
 from jaxinit.simulate import _simulate
 
@@ -43,7 +43,7 @@ def configuration(activation: Callable, initializer: Callable) -> dict:
     network = ji.Network(2, 8, activation, initializer=initializer)
     weights = tuple(_simulate._weights(network, s, "auto", False, 2) for s in network.shapes)
     program = _simulate._program(network, weights, frozenset(RECORD))
-    return _simulate._configuration(network, program, 1.0, 0.5, None)
+    return _simulate._configuration(network, program, 1.0, 0.5, None, _simulate.FULL)
 
 
 def test_functions_are_known_by_what_they_do() -> None:
@@ -64,7 +64,7 @@ def test_sharded_programs_lower_for_accelerators() -> None:
     for devices in (1, 4):
         mesh = Devices.of("run", devices).mesh()
         seeds, counts = np.arange(2 * devices, dtype=np.uint32), np.full(devices, 2, np.int32)
-        traced = _engine._chunk.trace(seeds, np.uint32(0), data, program, 2, True, counts, mesh)
+        traced = _compiled.chunk.trace(seeds, np.uint32(0), data, program, 2, True, counts, mesh)
         assert traced.lower(lowering_platforms=("cuda", "tpu"))
 
 

@@ -20,7 +20,7 @@ _SIGMOIDAL = ("tanh", "erf", "arctan", "softsign", "hard_tanh")
 _UNIT_GAIN = ("identity", "selu")
 #: Sites of one role in their blocks are compared with each other from this many on.
 BLOCKS = 3
-_NUMBER = re.compile(r"\d+")
+_NUMBER, _INDEX = re.compile(r"\d+"), re.compile(r"\[\d+\]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,9 +164,9 @@ class Case:
 
 
 def role(site: str) -> str:
-    """A site's place in its block: its path without the numbers of what it lies in."""
+    """A site's place in its block: its path without the numbers of what it lies in, or of the loop it is run in."""
     *within, last = site.split("/")
-    return "/".join([*(_NUMBER.sub("", name) for name in within), last])
+    return "/".join([*(_NUMBER.sub("", name) for name in within), _INDEX.sub("", last)])
 
 
 def level(names: Sequence[str], values: np.ndarray) -> np.ndarray:

@@ -73,8 +73,8 @@ def stuck(case: Case) -> list[Finding]:
         return []
     more = f" (and {len(pairs) - 1} more such pair{'s' * (len(pairs) > 2)})" * (len(pairs) > 1)
     text = (
-        f"{pairs[0][0]} and {pairs[0][1]}, one behind the other, both start at exactly 0{more}: the gradient of each has "
-        "the other as a factor, so neither leaves 0. Zeros belong in one layer of a branch only, the last."
+        f"{pairs[0][0]} and {pairs[0][1]}, one behind the other, both start at exactly 0{more}: the gradient of each "
+        "has the other as a factor, so neither leaves 0. Zeros belong in one layer of a branch only, the last."
     )
     return [
         finding(

@@ -354,6 +354,20 @@ def test_values_out_of_a_domain_and_values_that_overflow():
     assert "an operation" not in scale.what and "kernel_init=" in scale.remedy
 
 
+def test_steps_of_a_loop_are_of_one_role():
+    """A cell's state and output take turns, over time; twin: one output is off."""
+    names = [f"cell[{t}].{leaf}" for t in range(8) for leaf in ("0", "1")]
+    layout = tuple(Site(n, "output", "Cell", "cell", (4, 64), "float32", loops=(8,)) for n in names)
+    log = np.array([3.0 if n.endswith("0") else 0.0 for n in names])
+
+    def of(log):
+        return Propagation("probe", tuple(names), 1, log_second_moment=sampled(log[:, None]), layout=layout)
+
+    assert diagnose(of(log)).ok
+    log[names.index("cell[4].1")] += 6.0
+    assert diagnose(of(log)).worst()[0].where == ("cell[4].1",)
+
+
 def test_what_every_block_does_alike_is_no_imbalance():
     """Queries get little gradient where logits are small; twin: in one block another layer does."""
     names = [f"block_{i}/{name}" for i in range(4) for name in ("query", "value", "out")]

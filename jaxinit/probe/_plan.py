@@ -115,14 +115,13 @@ class Plan:
     shapes: list[tuple[int, ...]]
     stacked: dict[int, tuple[Loop, ...]]
     opaque: list[str]
-    callbacks: list[str]
 
 
 def make_plan(closed: core.ClosedJaxpr, parameters: Sequence[Path]) -> Plan:
     """The plan of a program whose first inputs are the parameters of these paths."""
     plan = Plan(
         Block(closed.jaxpr, closed.consts), [], list(parameters),
-        [equations.aval(v).shape for v in closed.jaxpr.invars[: len(parameters)]], {}, [], [],
+        [equations.aval(v).shape for v in closed.jaxpr.invars[: len(parameters)]], {}, [],
     )  # fmt: skip
     rest = len(closed.jaxpr.invars) - len(parameters)
     inputs = [Origin(frozenset({i}), False) for i in range(len(parameters))] + [DATA] * rest
@@ -319,11 +318,9 @@ class _Walk:
         return path
 
     def _note(self, eqn: core.JaxprEqn) -> None:
-        """Remember equations with marks inside that are executed as they are, and those that call the host."""
+        """Remember equations with marks inside that are executed as they are."""
         name = eqn.primitive.name
         here = "/".join(self.scope[-1]) if self.scope and self.scope[-1] else "the model"
-        if "callback" in name:
-            self.plan.callbacks.append(f"{name} in {here}")
         inside = [p for body in core.jaxprs_in_params(eqn.params) for p in marked_paths(body)]
         if inside:
             what = ", ".join(sorted({"/".join(p) for p in inside}))

@@ -298,13 +298,13 @@ def _build(
     train: bool,
     method: Any,
     rngs: Any,
-    params: Any,
     loss: Any,
     backward: bool,
     record: Any,
     optimizer: Any,
     sites: Any,
     unformed: str | None,
+    params: Any = None,
 ) -> _Built:
     adapted = marked(model, train=train, method=method, rngs=rngs, where=where)
     draw, shapes = inputs.drawer(args), inputs.abstract(args)

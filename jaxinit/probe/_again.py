@@ -39,7 +39,9 @@ def threading(uses: Sequence[Use], shape: Sequence[int], law: Drawn) -> Threadin
         tuple(a[n] for n in taken_axes(u.eqn, u.operand, len(a))) for u, a in zip(uses, axes, strict=True)
     ]
     whole, first = frozenset(axes[0]), frozenset(taken[0])
-    if law.kind == "orthogonal":
+    if law.tap:
+        return "it is zeros in part, and multiplied more than once"
+    if law.rows:
         first = frozenset(n for n in whole if n - uses[0].loops < law.rows)
         if law.stacked != uses[0].loops or first == whole:
             return "its rows and columns are not those of the orthogonal matrix"
@@ -54,7 +56,8 @@ def threading(uses: Sequence[Use], shape: Sequence[int], law: Drawn) -> Threadin
         kept = [own[n] for n in kept_axes(use.eqn, use.operand, len(own))]
         ways.append(Again(frozenset(summed) != first, _order(summed), _order(kept)))
     if 2 * capacity * _numbers(n_in, n_out, law) >= n_in * n_out:
-        return f"what its {count_of(uses)} products tell of it is no smaller than itself"
+        what = f"{count_of(uses)} products of {capacity} rows in all with its {n_in} x {n_out} entries"
+        return f"{what} need more numbers than these"
     return Threading((n_in, n_out), capacity, tuple(ways))
 
 
@@ -70,7 +73,7 @@ def _order(axes: Sequence[int]) -> tuple[int, ...]:
 
 def _numbers(n_in: int, n_out: int, law: Drawn) -> int:
     """How many numbers are kept of a product of one row."""
-    return 2 * max(n_in, n_out) if law.kind == "orthogonal" else n_in + n_out
+    return 2 * max(n_in, n_out) if law.rows else n_in + n_out
 
 
 def _use_against(use: Use) -> str:

@@ -33,10 +33,11 @@ _SCALAR = _ARITHMETIC | _SAME | frozenset({"sqrt", "rsqrt", "integer_pow", "pow"
 class Drawn(NamedTuple):
     """The law of an array.
 
-    `kind`: "gaussian" (independent normal entries), "iid" (independent entries of another `distribution`) or
-    "orthogonal" (stddev times a uniform semi-orthogonal matrix, its rows the first `rows` axes). `mean` and `stddev`
-    of the entries, or the scale. `stacked`: over how many loops copies were stacked in front. `source`: the equation
-    that draws, after those that hold it.
+    `kind`: "gaussian" (independent normal entries), "iid" (independent entries of another `distribution`),
+    "orthogonal" (stddev times a uniform semi-orthogonal matrix, its rows the first `rows` axes) or "delta_orthogonal"
+    (such a matrix at index `tap` of the first axes, zeros elsewhere). `mean` and `stddev` of the entries, or the
+    scale. `stacked`: over how many loops copies were stacked in front. `source`: the equation that draws, after those
+    that hold it.
     """
 
     kind: str
@@ -46,22 +47,30 @@ class Drawn(NamedTuple):
     source: tuple[int, ...]
     rows: int = 0
     stacked: int = 0
+    tap: tuple[int, ...] = ()
+
+
+class _Index(NamedTuple):
+    """An array of a few numbers, by which another one is indexed."""
+
+    at: tuple[int, ...]
 
 
 class _Value(NamedTuple):
     """What is known, and the loops in which it changes from one iteration to the next."""
 
-    known: Drawn | float | None
+    known: Drawn | float | _Index | None
     varies: frozenset[tuple[int, ...]]
 
 
 _NOTHING = _Value(None, frozenset())
 
 
-def laws(program: core.ClosedJaxpr) -> list[Drawn | None]:
-    """The law of each output, or None."""
+def laws(program: core.ClosedJaxpr, *, sparse: bool = False) -> list[Drawn | None]:
+    """The law of each output, or None. `sparse`: also of those that are zeros in part ("delta_orthogonal")."""
     inside = _Reader(()).read(program, [_NOTHING] * len(program.jaxpr.invars), ())
-    return [v.known if isinstance(v.known, Drawn) else None for v in inside]
+    found = [v.known if isinstance(v.known, Drawn) else None for v in inside]
+    return [law if law is None or sparse or not law.tap else None for law in found]
 
 
 class _Reader:
@@ -96,7 +105,7 @@ class _Reader:
             return self.read(equations.bodies(eqn)[0], given, chain)
         if kind == equations.SCAN:
             return self._loop(eqn, given, chain, varies)
-        known: Drawn | float | None = None
+        known: Drawn | float | _Index | None = None
         if len(eqn.outvars) == 1 and all(v.known is not None for v in given):
             known = _computed(eqn, [v.known for v in given])
         return [_Value(known, varies)] * len(eqn.outvars)
@@ -169,20 +178,24 @@ def _rounded(drawn: Drawn, dtype: Any) -> Drawn | None:
         return None
     if jnp.dtype(dtype).itemsize >= 4:
         return drawn
-    if drawn.kind == "orthogonal":
+    if drawn.rows:
         return None
     rounded = drawn.distribution.endswith(" rounded")
     return drawn._replace(kind="iid", distribution=drawn.distribution + ("" if rounded else " rounded"))
 
 
-def _computed(eqn: core.JaxprEqn, known: list[Any]) -> Drawn | float | None:
+def _computed(eqn: core.JaxprEqn, known: list[Any]) -> Drawn | float | _Index | None:
     """What an equation makes of a law and numbers, or of numbers alone."""
     name = eqn.primitive.name
     random = [v for v in known if isinstance(v, Drawn)]
+    if any(isinstance(v, _Index) for v in known) or (name == "concatenate" and not random):
+        return _placed(eqn, known) if random else _index(eqn, known)
     if not random:
         return _scalar(eqn, known)
     if len(random) > 1:
         return None
+    if name == "scatter":
+        return _placed(eqn, known)
     (law,) = random
     out = equations.aval(eqn.outvars[0])
     if equations.aval(eqn.invars[known.index(law)]).size != out.size:  # copied: not independent
@@ -191,7 +204,7 @@ def _computed(eqn: core.JaxprEqn, known: list[Any]) -> Drawn | float | None:
         law = law._replace(mean=-law.mean) if name == "neg" else law
         return _rounded(law, out.dtype)
     if name in _SHAPING:
-        return law if law.kind != "orthogonal" else _reshaped(eqn, law)
+        return _reshaped(eqn, law) if law.rows else law
     if name == "erf_inv" and _symmetric(
         law
     ):  # how jax.random.normal is traced where it is no call of its own
@@ -210,7 +223,7 @@ def _computed(eqn: core.JaxprEqn, known: list[Any]) -> Drawn | float | None:
         if not math.isfinite(factor) or factor == 0:
             return None
         return law._replace(stddev=law.stddev * abs(factor), mean=law.mean * factor)
-    if law.kind == "orthogonal":
+    if law.rows:
         return None
     sign = -1.0 if name == "sub" and known[0] is not law else 1.0
     shift = -number if name == "sub" and known[0] is law else number
@@ -238,7 +251,7 @@ def _scalar(eqn: core.JaxprEqn, known: list[Any]) -> float | None:
 def _reshaped(eqn: core.JaxprEqn, law: Drawn) -> Drawn | None:
     """A matrix in another shape, its rows still the first few axes; or transposed, which keeps the law."""
     before, after = equations.aval(eqn.invars[0]).shape, equations.aval(eqn.outvars[0]).shape
-    if law.stacked:
+    if law.stacked or law.tap:
         return None
     if eqn.primitive.name == "transpose":
         return law if len(before) == 2 else None
@@ -247,3 +260,37 @@ def _reshaped(eqn: core.JaxprEqn, law: Drawn) -> Drawn | None:
     rows = math.prod(before[: law.rows])
     found = next((n for n in range(1, len(after)) if math.prod(after[:n]) == rows), None)
     return None if found is None else law._replace(rows=found)
+
+
+def _index(eqn: core.JaxprEqn, known: list[Any]) -> _Index | None:
+    """Numbers one after the other: an index."""
+    short = all(
+        isinstance(v, float) and equations.aval(a).size == 1 for v, a in zip(known, eqn.invars, strict=True)
+    )
+    return _Index(tuple(int(v) for v in known)) if short and eqn.primitive.name == "concatenate" else None
+
+
+def _placed(eqn: core.JaxprEqn, known: list[Any]) -> Drawn | None:
+    """A matrix written into zeros, at an index of the first axes."""
+    if eqn.primitive.name != "scatter":
+        return None
+    zeros, at, law = known
+    if zeros != 0.0 or not isinstance(at, float | _Index) or not isinstance(law, Drawn):
+        return None
+    index = (int(at),) if isinstance(at, float) else at.at
+    d, out, matrix = (
+        eqn.params["dimension_numbers"],
+        equations.aval(eqn.outvars[0]),
+        equations.aval(eqn.invars[2]),
+    )
+    first = tuple(range(len(index)))
+    whole = (
+        equations.aval(eqn.invars[1]).shape == (len(index),)
+        and law.kind == "orthogonal"
+        and matrix.shape == out.shape[len(index) :]
+        and d.update_window_dims == tuple(range(matrix.ndim))
+        and d.inserted_window_dims == d.scatter_dims_to_operand_dims == first
+        and not (d.operand_batching_dims or law.stacked)
+        and all(0 <= n < size for n, size in zip(index, out.shape, strict=False))
+    )
+    return law._replace(kind="delta_orthogonal", tap=index) if whole else None

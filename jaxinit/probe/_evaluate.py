@@ -17,7 +17,7 @@ from jaxinit.probe._operands import Product
 from jaxinit.probe._plan import Block, Place
 from jaxinit.probe._rows import backward_row, forward_row
 from jaxinit.probe._thread import Thread, begin, settle
-from jaxinit.probe._unformed import multiply
+from jaxinit.probe._unformed import multiply, multiply_again
 
 __all__ = ["Watched"]
 
@@ -92,9 +92,9 @@ class Watched:
                 outs, inner = self._enter(block, index, given, probes, threads, depth)
                 rows.update(inner)
             else:
-                alone = _segment([eqn], 0, dict.fromkeys(eqn.outvars, 0))
-                outs = jax.core.eval_jaxpr(alone, (), *(env[v] for v in alone.invars))
-                env.update(zip(alone.outvars, outs, strict=True))
+                segment = _segment([eqn], 0, dict.fromkeys(eqn.outvars, 0))
+                outs = jax.core.eval_jaxpr(segment, (), *(env[v] for v in segment.invars))
+                env.update(zip(segment.outvars, outs, strict=True))
                 outs = [env.get(v) for v in eqn.outvars]
             env.update(zip(eqn.outvars, outs, strict=True))
             for variable, place in block.taps.get(index, []):
@@ -166,13 +166,14 @@ def _multiplied(
 ) -> Any:
     """The value of an equation that multiplies a parameter, or several that are joined."""
     operand, values = products[0].operand, []
-    weights = given[operand] if len(products) > 1 else (given[operand],)
+    weights, x = given[operand] if len(products) > 1 else (given[operand],), given[1 - operand]
     for product, weight in zip(products, weights, strict=True):
-        thread = threads.get(product.parameter)
-        value, thread = multiply(eqn, product, weight, given[1 - operand], seen, thread)
+        n = product.parameter
+        if product.again is None:
+            value = multiply(eqn, product, weight, x, seen)
+        else:
+            value, threads[n] = multiply_again(eqn, product, weight, x, threads[n])
         values.append(value)
-        if thread is not None:
-            threads[product.parameter] = thread
     return jnp.concatenate(values, products[0].axis) if len(values) > 1 else values[0]
 
 

@@ -14,7 +14,7 @@ from jax.extend import core
 from jaxinit.probe._drawn import Drawn
 from jaxinit.probe._rows import wide
 
-__all__ = ["Again", "Product", "kept_axes", "matrix_shape", "rows_of", "taken_axes"]
+__all__ = ["Again", "Product", "kept_axes", "matrix_shape", "rows_of", "taken_axes", "tap_of"]
 
 
 class Again(NamedTuple):
@@ -100,16 +100,38 @@ def _columns(eqn: core.JaxprEqn, product: Product, x: Any) -> tuple[Any, Callabl
     return rows, arranged
 
 
+def tap_of(eqn: core.JaxprEqn, product: Product, x: Any) -> Any:
+    """Of a convolution with a kernel that is 0 but at one place of the window: the rows that are multiplied there."""
+    spec, params = eqn.params["dimension_numbers"], eqn.params
+    padding = []
+    for n, (low, high), step in zip(
+        spec.rhs_spec[2:], params["padding"], params["rhs_dilation"], strict=True
+    ):
+        before = product.law.tap[n] * step
+        padding.append((low - before, high - (product.weight[n] - 1) * step + before))
+    alone = _windows(x, spec, [1] * len(padding), {**_moves(eqn), "padding": padding})
+    return alone.reshape((-1, alone.shape[-1]))
+
+
+def _moves(eqn: core.JaxprEqn) -> dict[str, Any]:
+    """How the window of a convolution goes over the signal."""
+    names = ("window_strides", "padding", "lhs_dilation", "rhs_dilation")
+    return {name: eqn.params[name] for name in names}
+
+
+def _windows(x: Any, spec: Any, window: Sequence[int], moves: dict[str, Any]) -> Any:
+    """What is seen through the window at each place, along the last axis: channels, and of each the window's places."""
+    found = jax.lax.conv_general_dilated_patches(
+        jnp.transpose(wide(x), spec.lhs_spec), window, precision=jax.lax.Precision.HIGHEST, **moves
+    )
+    return jnp.moveaxis(found, 1, -1)
+
+
 def _patches(eqn: core.JaxprEqn, product: Product, x: Any) -> tuple[Any, Callable[[Any], Any]]:
     """Of a convolution: the patches at all places. In which order a patch has its entries is no matter to matrices that
     have the same law in any order."""
     spec, groups = eqn.params["dimension_numbers"], eqn.params["feature_group_count"]
-    names = ("window_strides", "padding", "lhs_dilation", "rhs_dilation")
-    found = jax.lax.conv_general_dilated_patches(
-        jnp.transpose(wide(x), spec.lhs_spec), [product.weight[n] for n in spec.rhs_spec[2:]],
-        precision=jax.lax.Precision.HIGHEST, **{name: eqn.params[name] for name in names},
-    )  # fmt: skip
-    found = jnp.moveaxis(found, 1, -1)  # its last axis: channels, and of each the places of the window
+    found = _windows(x, spec, [product.weight[n] for n in spec.rhs_spec[2:]], _moves(eqn))
     rows = found.reshape((-1, groups, found.shape[-1] // groups))
 
     def arranged(y: Any) -> Any:

@@ -95,12 +95,15 @@ def probe(
             one example (of each leaf, if there are several).
         labels: arrays for the loss, or a list of them, one for each batch.
         weights: "materialized"; or "implicit": matrices with independent normal entries, and uniform orthogonal
-            ones, that are multiplied with the signal once are never formed (also as batches of matrices); nor are
-            kernels of convolutions with fewer patches than entries in a patch, and of embeddings only the rows looked
-            up. Products are drawn from their law, forward and backward jointly, and the norms of their gradients are
-            exact, so the figures have the same law at any width (other networks than those of the same seeds
-            materialized, though), and memory and time grow with the width instead of its square. All other
-            parameters are materialized;
+            ones, that are only ever multiplied with the signal are never formed (also as batches of matrices, as
+            kernels of convolutions, in groups of channels or delta orthogonal); nor are embeddings but for the rows
+            looked up. Products are drawn from their law, forward and backward jointly, and the norms of their
+            gradients are exact, so the figures have the same law at any width (other networks than those of the same
+            seeds materialized, though), and memory and time grow with the width instead of its square. A matrix
+            multiplied again (a recurrent cell, a layer called several times, an embedding that is the output head
+            too) is drawn given all its products so far. Where products need more numbers than the matrix has (more
+            than about a quarter of the width of signals in all for a square matrix multiplied again, half of it
+            for one multiplied once), and for all other parameters, the parameter is materialized;
             `config["parameters"]` says of each what was done and why. Laws are read from the program that draws.
         approximate: with weights="implicit", also take truncated normal and uniform entries, and those rounded to
             16 bits, for normal ones of their variance: an error of order 1/width. Flax's defaults are truncated

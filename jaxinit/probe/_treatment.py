@@ -76,7 +76,7 @@ def treat(plan: Plan, init: Callable[[Any, Any], Any], args: Any, approximate: b
     """
     key = jax.random.key(0, impl="threefry2x32")
     program, shape = jax.make_jaxpr(init, return_shape=True)(key, args)
-    drawn, uses, count = laws(program), uses_of(plan), len(plan.parameters)
+    drawn, uses, count = laws(program, sparse=True), uses_of(plan), len(plan.parameters)
     against: dict[int, str | None] = {}
     threads: dict[int, Threading] = {}
     for n in range(count):
@@ -164,7 +164,7 @@ def _shape_against(use: Use, layer: Sequence[int], law: Drawn) -> str | None:
     name, params = use.eqn.primitive.name, use.eqn.params
     if name == "gather":
         taken, there = tokens(use.eqn)
-        if law.kind == "orthogonal" or use.shaped or not is_lookup(use.eqn):
+        if law.rows or use.shaped or not is_lookup(use.eqn):
             return "it is not looked up by rows that are independent"
         return None if taken < there else "as many of its rows are looked up as it has"
     batch: Sequence[Any] = ()
@@ -172,19 +172,32 @@ def _shape_against(use: Use, layer: Sequence[int], law: Drawn) -> str | None:
         batch = params["dimension_numbers"][1][use.operand]
     elif params["batch_group_count"] > 1:
         return "it is several matrices, one for each group of the batch"
-    if law.kind == "orthogonal":
+    if law.rows:
         if batch:
             return "it is several matrices, one for each member of a batch"
         if name != "dot_general" and params["feature_group_count"] > 1:
             return "it is several matrices, one for each group of channels"
-        sides = [frozenset(range(a, b)) for a, b in ((0, law.rows), (law.rows, len(layer)))]
-        over = taken_axes(use.eqn, use.operand, len(layer))
-        summed = None if use.axes is None else frozenset(use.axes[n] - use.loops for n in over)
-        if law.stacked != use.loops or summed not in sides:
+        if not _is_matrix(use, layer, law):
             return "its rows and columns are not those of the orthogonal matrix"
-    if not smaller(*matrix_shape(use.eqn, use.operand, use.weight(layer), use.value(layer)), law):
-        return "it is smaller than what its products need"
+    rows, n_in, n_out = matrix_shape(use.eqn, use.operand, use.weight(layer), use.value(layer))
+    n_in //= math.prod(layer[: len(law.tap)])
+    if not smaller(rows, n_in, n_out, law):
+        return f"products of {rows} rows with its {n_in} x {n_out} entries need more numbers than these"
     return None
+
+
+def _is_matrix(use: Use, layer: Sequence[int], law: Drawn) -> bool:
+    """Whether a product takes an orthogonal matrix by its rows or columns."""
+    if use.axes is None or law.stacked != use.loops:
+        return False
+    window, end = len(law.tap), len(layer)
+    summed = {use.axes[n] - use.loops for n in taken_axes(use.eqn, use.operand, end)}
+    if law.tap:  # a convolution's window, and the channels that it takes
+        if use.eqn.primitive.name != "conv_general_dilated" or use.shaped:
+            return False
+        spec = use.eqn.params["dimension_numbers"].rhs_spec
+        return sorted(spec[2:]) == list(range(window)) and summed == set(range(window + law.rows))
+    return summed in (set(range(law.rows)), set(range(law.rows, end)))
 
 
 def _apart(drawn: Sequence[Drawn | None], against: dict[int, str | None]) -> None:

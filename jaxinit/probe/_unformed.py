@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,10 +18,10 @@ from jaxinit.probe import _equations as equations
 from jaxinit.probe._drawn import Drawn
 from jaxinit.probe._layout import power
 from jaxinit.probe._lookup import filled, look_up, places
-from jaxinit.probe._operands import Product, matrix_shape, rows_of
+from jaxinit.probe._operands import Product, matrix_shape, rows_of, tap_of
 from jaxinit.probe._thread import Thread, leveled, use
 
-__all__ = ["FIGURES", "Unformed", "figures", "kind_of", "multiply", "smaller", "stand_in"]
+__all__ = ["FIGURES", "Unformed", "figures", "kind_of", "multiply", "multiply_again", "smaller", "stand_in"]
 
 #: What comes with the cotangent of a probe: how many of the normals that the matrix is made of were drawn for the
 #: forward product, and the sum of their squares; the norm of the gradient.
@@ -51,8 +51,13 @@ def stand_in(key: Any, path: Sequence[str], stack: Sequence[int]) -> Unformed:
 
 def smaller(rows: int, n_in: int, n_out: int, law: Drawn) -> bool:
     """Whether what the product needs is fewer numbers than the matrix has."""
-    wide_side = 2 * max(n_in, n_out) if law.kind == "orthogonal" else n_in + n_out
+    wide_side = 2 * max(n_in, n_out) if law.rows else n_in + n_out
     return _frames.rank_bound(rows, n_in) * wide_side < n_in * n_out
+
+
+def matrix_of(law: Drawn, layer: Sequence[int]) -> tuple[int, ...]:
+    """The shape of what is random in one layer of a parameter."""
+    return tuple(layer[len(law.tap) :])
 
 
 def figures(
@@ -75,8 +80,9 @@ def figures(
         found = {name: row[:, n] for n, name in enumerate(FIGURES)}
         squares = found["known_squares"] + rest[start : start + len(row)]
         start += len(row)
-        if law.kind == "orthogonal":
-            rank = min(math.prod(shape[: law.rows]), math.prod(shape[law.rows :]))
+        if law.rows:
+            matrix = matrix_of(law, shape)
+            rank = min(math.prod(matrix[: law.rows]), math.prod(matrix[law.rows :]))
             squares = jnp.full(len(row), rank, jnp.float32)
         out.append({**found, "norm": law.stddev * jnp.sqrt(squares)})
     return out
@@ -90,62 +96,59 @@ def _chi_square(keys: Any, freedom: Any) -> Any:
     return jnp.where(freedom > 0, 2 * drawn, 0)
 
 
-def multiply(
-    eqn: core.JaxprEqn,
-    product: Product,
-    weight: Unformed,
-    x: Any,
-    seen: dict[Any, Any],
-    thread: Thread | None,
-) -> tuple[Any, Thread | None]:
-    """The value of the equation, of x and a parameter; and the thread that knows of it, of a parameter that has one.
+def multiply(eqn: core.JaxprEqn, product: Product, weight: Unformed, x: Any, seen: dict[Any, Any]) -> Any:
+    """The value of the equation, of x and a parameter that is multiplied once.
 
     `seen`: what was made of signals in this program, so that matrices that are given the same one (queries, keys and
     values) share it.
     """
     law, dtype = product.law, equations.aval(eqn.outvars[0]).dtype
-    if thread is not None and product.again is not None:
-        y, thread = _multiplied_again(eqn, product, weight, x, thread)
-        return y.astype(dtype), thread
     if eqn.primitive.name == "gather":
-        return look_up(eqn, law.stddev, weight.key, weight.probe, x).astype(dtype), None
-    _, n_in, n_out = matrix_shape(eqn, product.operand, product.weight, product.out)
+        return look_up(eqn, law.stddev, weight.key, weight.probe, x).astype(dtype)
+    _, _, n_out = matrix_shape(eqn, product.operand, product.weight, product.out)
     rows, arranged = rows_of(eqn, product, x)
     kind = kind_of(law)
 
     def drawn(key: Any, probe: Any, rows: Any, framed: _Framed | None = None) -> Any:
         framed = _framed(jax.lax.stop_gradient(rows)) if framed is None else framed
-        return _product(key, probe, rows, framed, (n_in, n_out), law.stddev, kind)
+        return _product(key, probe, rows, framed, (rows.shape[-1], n_out), law.stddev, kind)
 
     if rows.ndim == 3:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(weight.key, jnp.arange(len(rows), dtype=jnp.uint32))
-        return arranged(jax.vmap(drawn)(keys, _each(weight.probe, len(rows)), rows)).astype(dtype), None
+        return arranged(jax.vmap(drawn)(keys, _each(weight.probe, len(rows)), rows)).astype(dtype)
+    if law.tap:
+        tap = tap_of(eqn, product, x)
+        framed = _framed(jax.lax.stop_gradient(rows), jax.lax.stop_gradient(tap))
+        return arranged(drawn(weight.key, weight.probe, tap, framed)).astype(dtype)
     if eqn.primitive.name != "dot_general":
-        return arranged(drawn(weight.key, weight.probe, rows)).astype(dtype), None
+        return arranged(drawn(weight.key, weight.probe, rows)).astype(dtype)
     what = id(x), tuple(eqn.params["dimension_numbers"][0][1 - product.operand])
     if what not in seen:  # x is kept: while it is, no other signal has its id
         seen[what] = x, _framed(jax.lax.stop_gradient(rows))
-    return arranged(drawn(weight.key, weight.probe, rows, seen[what][1])).astype(dtype), None
+    return arranged(drawn(weight.key, weight.probe, rows, seen[what][1])).astype(dtype)
 
 
-def _multiplied_again(
+def multiply_again(
     eqn: core.JaxprEqn, product: Product, weight: Unformed, x: Any, thread: Thread
 ) -> tuple[Any, Thread]:
+    """The value of the equation, of x and a parameter that is multiplied again, and the thread that knows of it."""
     assert product.again is not None
-    how = product.law.stddev, product.again.left
-    if eqn.primitive.name == "gather":
-        index, inside = places(eqn, x)
-        rows = jax.nn.one_hot(index, product.weight[0], dtype=thread.slope.dtype)
-        y, thread = use(thread, weight.key, rows, *how)
-        return filled(eqn, y, inside).reshape(product.out), thread
-    rows, arranged = rows_of(eqn, product, x)
-    y, thread = use(thread, weight.key, rows, *how)
-    return arranged(y), thread
+    rows, arranged = (_found if eqn.primitive.name == "gather" else rows_of)(eqn, product, x)
+    y, thread = use(thread, weight.key, rows, product.law.stddev, product.again.left)
+    return arranged(y).astype(equations.aval(eqn.outvars[0]).dtype), thread
+
+
+def _found(eqn: core.JaxprEqn, product: Product, index: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """A lookup as a product: rows that are 1 where they take a row of the table, and what makes its value."""
+    taken, inside = places(eqn, index)
+    dtype = jnp.promote_types(jnp.float32, equations.aval(eqn.outvars[0]).dtype)
+    rows = jax.nn.one_hot(taken, product.weight[0], dtype=dtype)
+    return rows, lambda y: filled(eqn, y, inside).reshape(product.out)
 
 
 def kind_of(law: Drawn) -> str:
     """Which matrix that is never formed has this law."""
-    return "haar" if law.kind == "orthogonal" else "gaussian"
+    return "haar" if law.rows else "gaussian"
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -173,9 +176,11 @@ class _Framed(NamedTuple):
     gram: Any
 
 
-def _framed(x: Any) -> _Framed:
+def _framed(x: Any, multiplied: Any = None) -> _Framed:
+    """Of a signal; of which only a part is multiplied, where that is given."""
     exponent, x = leveled(x)
-    return _Framed(exponent, _frames.orthonormalize(x), _frames.gram(x, x))
+    part = x if multiplied is None else multiplied * power(-exponent, x.dtype)
+    return _Framed(exponent, _frames.orthonormalize(part), _frames.gram(x, x))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))

@@ -21,6 +21,11 @@ _SHAPING = frozenset({"reshape", "transpose", "squeeze", "expand_dims"})
 _SAME = frozenset({"convert_element_type", "copy"})
 #: Equations whose value is drawn in place of the parameter, and which operands that can be.
 _OPERANDS = {"dot_general": (0, 1), "conv_general_dilated": (1,), "gather": (0,)}
+#: What is done with a parameter that is no product.
+_DONE = {
+    MARK.name: "a module is given it", "add": "it is added to the signal", "add_any": "it is added to the signal",
+    "mul": "it is multiplied entry by entry", "while": "it is used in a loop of unknown length",
+}  # fmt: skip
 
 
 class _Seen(NamedTuple):
@@ -159,7 +164,7 @@ class _Walk:
         operand, value = next((n, s) for n, s in enumerate(given) if s is not None)
         alone = sum(s is not None for s in given) == 1
         if not alone or operand not in _OPERANDS.get(name, ()) or not _splits(eqn, operand, value):
-            self.uses.refuse(given, f"{'a module' if eqn.primitive is MARK else name} is given it")
+            self.uses.refuse(given, _DONE.get(name, f"{name} is given it"))
             return
         parts = _parts(value)
         joined, axis = tuple(s.parameter for s in parts), value.axis if isinstance(value, _Joined) else 0

@@ -72,6 +72,19 @@ def test_laws_are_read_from_the_program(init: Any, kind: str, stddev: float) -> 
     assert found.stddev == pytest.approx(stddev, rel=1e-6)
 
 
+def test_delta_orthogonal_kernels_are_read_where_asked_for() -> None:
+    for init in (ji.delta_orthogonal(1.5), jax.nn.initializers.delta_orthogonal(1.5)):
+        for shape, tap in (((5, 3, 2, 4), (2, 1)), ((4, 2, 2), (1,))):
+            program = jax.make_jaxpr(lambda key, init=init, shape=shape: init(key, shape, jnp.float32))(KEY)
+            (found,) = _drawn.laws(program, sparse=True)
+            assert found is not None and (found.kind, found.stddev, found.tap) == (
+                "delta_orthogonal",
+                1.5,
+                tap,
+            )
+            assert _drawn.laws(program) == [None]
+
+
 def test_what_keeps_a_law_and_what_does_not() -> None:
     def normal(key: Any) -> Any:
         return jax.random.normal(key, (8, 4))
@@ -143,10 +156,10 @@ def test_each_parameter_is_treated_by_its_law_and_use() -> None:
     assert found["embed/embedding"] == "implicit (gaussian), 2 products conditioned on one another"
     assert found["heads/kernel"] == found["joined/kernel"] == "implicit (orthogonal)"
     for name, why in {
-        "plain/bias": "no matrix", "twice/kernel": "its 2 products tell of it", "default/kernel":
+        "plain/bias": "no matrix", "twice/kernel": "2 products of 8 rows in all with its 32 x 32", "default/kernel":
         "truncated normal; approximate=True", "half/kernel": "rounded to bfloat16", "cast/kernel": "rounded",
-        "shifted/kernel": "mean 0", "small/kernel": "smaller",
-        "back/kernel": "smaller", "few/embedding": "as many of its rows",
+        "shifted/kernel": "mean 0", "small/kernel": "need more numbers",
+        "back/kernel": "4 rows with its 2 x 32", "few/embedding": "as many of its rows",
     }.items():  # fmt: skip
         assert found[name].startswith("materialized: ") and why in found[name], (name, found[name])
     more = words(Mixed(), TOKENS, approximate=True)
@@ -166,7 +179,7 @@ def test_loops_branches_and_shared_draws() -> None:
     assert all("3 products conditioned on one another" in word for word in kernels), found
     found = words(Recurrent(), np.ones((2, 4, 32), "f4"))
     kernels = [word for name, word in found.items() if name.endswith("kernel")]
-    assert all("its 4 products tell of it is no smaller" in word for word in kernels), found
+    assert all("4 products of 8 rows in all" in word for word in kernels), found
 
     def init(key: Any) -> Any:
         w = jax.random.normal(key, (32, 32))

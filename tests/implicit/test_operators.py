@@ -256,3 +256,26 @@ def test_gradient_norm_is_that_of_the_matrix(shape: tuple[int, int, int, int]) -
     assert ji.implicit.gradient_norm(jnp.ones((2, 3), jnp.bfloat16), jnp.ones((2, 4))).dtype == jnp.float32
     with pytest.raises(ValueError, match=r"of shape \(2, n_out\), as x"):
         ji.implicit.gradient_norm(jnp.ones((2, 3)), jnp.ones((3, 4)))
+
+
+def test_the_norm_of_a_matrix_that_was_never_formed() -> None:
+    """Of the whole matrix given its products, beside them; the twin: norms of other matrices."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5)), jnp.float32)
+
+    def never_formed(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        there, rest = jax.random.split(key)
+        y, residual = _gaussian.forward(there, x, 4, 0.7)
+        return jnp.sum(y**2), _gaussian.squared_norm(rest, residual, 4, jnp.float32(0.7))
+
+    def drawn(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        w = 0.7 * jax.random.normal(key, (5, 4))
+        return jnp.sum((x @ w) ** 2), jnp.sum(w**2)
+
+    found = []
+    for i, one in enumerate((never_formed, drawn)):
+        seen, norm = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(i), 4000))
+        found.append({"norm": norm, "ratio": seen / norm})
+    same_law(*found)
+    other_law(
+        found[1], {**found[0], "ratio": found[0]["ratio"] * found[0]["norm"] / np.roll(found[0]["norm"], 1)}
+    )

@@ -1,0 +1,68 @@
+"""Both sides of the rule by which kernels are formed or not: CPU seconds of a network, never formed against drawn.
+
+Depth 8, tanh, two inputs, circular kernels of three taps, forward and backward, warm. The matrix of a layer is
+(3 channels, channels), and is multiplied with as many columns as inputs x places; `simulate(sampler="auto")` does not
+form it where 4 columns are at most `channels`. The ratio is the seconds of drawn kernels over those of kernels never
+formed: the rule is right where it picks "implicit" above 1.
+
+    python experiments/bench/convolution.py [--channels 64 256 1024] [--shares 16 8 4 2 1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import jax
+
+import jaxinit as ji
+
+DEPTH, INPUTS, TAPS = 8, 2, 3
+SAMPLERS = ("implicit", "materialized")
+LINE = "{:>8} {:>7} {:>7} {:>9} {:>13} {:>7} {:>13}"
+
+
+def seconds(network: ji.Network, sampler: str, seeds: int, rounds: int) -> float:
+    """The least CPU seconds of a network."""
+    best = float("inf")
+    for _ in range(rounds + 1):  # the first compiles
+        start = time.process_time()
+        ji.simulate(network, seeds, sampler=sampler)
+        best = min(best, time.process_time() - start)
+    return best / seeds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--channels", type=int, nargs="+", default=[64, 256, 1024])
+    parser.add_argument(
+        "--shares", type=int, nargs="+", default=[16, 8, 4, 2, 1], help="of channels over columns"
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    print(
+        f"{jax.devices()[0].device_kind}, jax {jax.__version__}; CPU milliseconds a network of depth {DEPTH}"
+    )
+    print(LINE.format("channels", "places", "columns", "implicit", "materialized", "ratio", "auto picks"))
+    for channels in args.channels:
+        for share in args.shares:
+            places = channels // share // INPUTS
+            if places < TAPS:
+                continue
+            network = ji.Network(
+                DEPTH, channels, "tanh", weight_variance=1.5, spatial=ji.Spatial(places, kernel=TAPS)
+            )
+            seeds = max(2, 4096 // channels)
+            found = {s: seconds(network, s, seeds, args.rounds) for s in SAMPLERS}
+            picked = ji.simulate(network, 1, record=["mean"]).config["sampler"].split()[0]
+            print(
+                LINE.format(
+                    channels, places, INPUTS * places, *(f"{1e3 * v:.2f}" for v in found.values()),
+                    f"{found['materialized'] / found['implicit']:.2f}", picked,
+                ),
+                flush=True,
+            )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from jaxinit.activations import gain as gain
     from jaxinit.activations import torch_gain as torch_gain
     from jaxinit.adapt import analyze as analyze
+    from jaxinit.adapt import calibratable as calibratable
     from jaxinit.adapt import calibrate as calibrate
+    from jaxinit.adapt import calibrated as calibrated
     from jaxinit.adapt import coordinate_check as coordinate_check
     from jaxinit.adapt import critical as critical
     from jaxinit.adapt import init_table as init_table
@@ -121,7 +123,8 @@ if TYPE_CHECKING:
 _NAMES = {
     "activations": "Activation gain torch_gain",
     "adapt": """
-        analyze calibrate coordinate_check critical init_table mup_learning_rates mup_table reinit suggest
+        analyze calibratable calibrate calibrated coordinate_check critical init_table mup_learning_rates mup_table
+        reinit suggest
     """,
     "compare": "compare",
     "diagnose": "diagnose",

@@ -2,6 +2,9 @@
 
 from jaxinit.adapt._analytic import analyze as analyze
 from jaxinit.adapt._calibrate import calibrate as calibrate
+from jaxinit.adapt._calibrated import Calibrated as Calibrated
+from jaxinit.adapt._calibrated import calibratable as calibratable
+from jaxinit.adapt._calibrated import calibrated as calibrated
 from jaxinit.adapt._critical import critical as critical
 from jaxinit.adapt._init_table import InitRow as InitRow
 from jaxinit.adapt._init_table import InitTable as InitTable

@@ -30,6 +30,8 @@ DIRECTIONS = ("forward", "backward", "both")
 _MOST = 12
 #: Scales that move less than this are at rest.
 _REST = 3e-3
+#: What the first site's second moment is moved by, as a log, to see what becomes of it; and how much it may grow.
+_BESIDE, _STABLE = 1e-3, 2.0
 
 
 def analytic(case: Case) -> Outcome:
@@ -79,8 +81,24 @@ def analytic(case: Case) -> Outcome:
         if not changed.any() or fixed[changed].all():
             break
     after = _statistics(latest, case)
-    status = tuple(_status(case, n, latest, float(after[n]), bool(fixed[n]), direction) for n in range(count))
-    return Outcome(factors, np.zeros(count), before, after, iterations, status, evaluations)
+    told = [_status(case, n, latest, float(after[n]), bool(fixed[n]), direction) for n in range(count)]
+    set_here = [n for n in range(count) if case.own[n] and told[n][0] == "converged"]
+    if set_here:
+        lead = set_here[0]
+        factors[lead] *= math.exp(_BESIDE / 2)
+        grown = np.log(_statistics(walk(), case) / after) / _BESIDE
+        factors[lead] /= math.exp(_BESIDE / 2)
+        evaluations += 1
+        told = [_unstable(*each, float(grown[n])) for n, each in enumerate(told)]
+    return Outcome(factors, np.zeros(count), before, after, iterations, tuple(told), evaluations)
+
+
+def _unstable(status: str, why: str, grown: float) -> tuple[str, str]:
+    """What is predicted holds as far as errors do not grow: a layer of finite width makes one, of order 1 / width."""
+    if status != "converged" or not grown > _STABLE:
+        return status, why
+    error = f"an error of the first site arrives here {grown:.3g} times as large"
+    return "unstable", f"{error}, and weights of finite width make one; use method='lsuv'"
 
 
 def _fan(found: Sequence[Found]) -> float:

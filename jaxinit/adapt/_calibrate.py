@@ -24,14 +24,16 @@ from jaxinit.adapt._calibrate_start import STARTS, begin
 from jaxinit.adapt._gradient import learned
 from jaxinit.adapt._lsuv import lsuv
 from jaxinit.adapt._targets import choose, level_of, targets_of
+from jaxinit.models import Model
 from jaxinit.probe import Products, batches, products
 from jaxinit.records import CalibratedSite, Calibration, provenance
 
-__all__ = ["calibrate"]
+__all__ = ["METHODS", "calibrate"]
 
 _METHODS: dict[str, Callable[[Case], Outcome]] = {
     "lsuv": lsuv, "analytic": analytic, "critical": critical_scales, "gradient": learned,
 }  # fmt: skip
+METHODS = tuple(_METHODS)
 
 
 def calibrate(
@@ -137,7 +139,7 @@ def calibrate(
         1.0
     """
     where = "calibrate"
-    checks.choice(where, "method", method, tuple(_METHODS))
+    checks.choice(where, "method", method, METHODS)
     checks.choice(where, "direction", direction, DIRECTIONS)
     if direction != "forward" and method != "analytic":
         raise checks.bad(where, "direction", f"'forward' with method={method!r}", direction)
@@ -207,8 +209,8 @@ _REMEMBERED = 8
 
 
 def _traced(model: Any, x: Any, *, params: Any, labels: Any, **choices: Any) -> Products:
-    """The same trace, and thus the same compiled search, for the same linen module and batches alike."""
-    if not isinstance(model, nn.Module) or choices["rngs"] is not None:
+    """The same trace, and thus the same compiled search, for the same model and batches alike."""
+    if not isinstance(model, (nn.Module, Model)) or choices["rngs"] is not None:
         return products(model, x, params=params, labels=labels, **choices)
     shapes = jax.eval_shape(lambda *trees: trees, params, labels, x)
     numerics = [getattr(jax.config, name) for name in ("jax_enable_x64", "jax_default_matmul_precision")]

@@ -1,5 +1,6 @@
 """Figures of records: matplotlib (the extra `plot`), imported when the first figure is made, never pyplot."""
 
+from jaxinit.plot._calibration import calibration as calibration
 from jaxinit.plot._depth import depth_profile as depth_profile
 from jaxinit.plot._depth import depth_profiles as depth_profiles
 from jaxinit.plot._figure import drawable as drawable

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxinit._core import checks
+from jaxinit.plot._calibration import calibration
 from jaxinit.plot._depth import depth_profiles
 from jaxinit.plot._findings import findings
 from jaxinit.plot._finite_width import finite_width
@@ -16,6 +17,7 @@ from jaxinit.plot._sweep import sweep_map
 from jaxinit.plot._training import training
 from jaxinit.plot._width_transfer import width_transfer
 from jaxinit.records import (
+    Calibration,
     Convergence,
     Diagnosis,
     ParameterStatistics,
@@ -53,6 +55,7 @@ _FIGURES: dict[type, Any] = {
     Spectrum: spectrum,
     Sweep: _sweep,
     WidthTransfer: width_transfer,
+    Calibration: calibration,
     Diagnosis: findings,
     ParameterStatistics: parameters,
     Suggestion: parameters,
@@ -86,8 +89,9 @@ def figure(record: Any, **options: Any) -> Figure:
         record: any record of jaxinit; or a sequence, or a mapping from labels to, Propagation records.
         options: those of the figure: `depth_profiles` for a Propagation, `training` for a Convergence, `phase_diagram`
             for a PhaseDiagram, `spectrum` for a Spectrum, `sweep_map` for a Sweep of several networks, `findings` for a
-            Diagnosis, `finite_width` for a FiniteWidth, `width_transfer` for a WidthTransfer, `parameters` for what has
-            a row a parameter (ParameterStatistics, InitTable, Suggestion, WidthTable).
+            Diagnosis, `finite_width` for a FiniteWidth, `width_transfer` for a WidthTransfer, `calibration` for a
+            Calibration, `parameters` for what has a row a parameter (ParameterStatistics, InitTable, Suggestion,
+            WidthTable).
 
     Raises:
         TypeError: there is no figure for such an object.

@@ -25,6 +25,7 @@ STATUSES: dict[str, tuple[str, bool]] = {
     "dead": ("its signal is 0 whatever the scale", False),
     "constant": ("its statistic does not depend on the scale", False),
     "not converged": ("the search ended off the target", False),
+    "unstable": ("the statistic is at its target by analysis, but small errors grow on the way to it", False),
     "out of reach": ("no scales within their bounds bring it to the target", False),
 }
 

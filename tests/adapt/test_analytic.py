@@ -262,3 +262,30 @@ def test_sums_of_squares_are_normalizers() -> None:
     assert settle(
         Applied(apply(jax.extend.core.primitives.sqrt_p, {}, [IDENTITY]), mean)
     ).second == pytest.approx(1.0)
+
+
+class Stack(nn.Module):
+    phi: Any
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        for n in range(6):
+            x = self.phi(nn.Dense(16, name=f"d{n}")(x))
+        return nn.Dense(2, name="head")(x)
+
+
+@pytest.mark.parametrize(
+    ("phi", "slope"), [(lambda x: x * jnp.cos(x), 1.46), (nn.relu, 1.0)], ids=["wave", "relu"]
+)
+def test_where_errors_grow_on_the_way_the_prediction_says_so(phi: Any, slope: float) -> None:
+    """d ln q' / d ln q at q = 1 is 1.46 a layer for x cos x: E[phi^2] = (q + q (1 - 4 q) exp(-2 q)) / 2; 1 for ReLU."""
+    shape = jax.ShapeDtypeStruct((4, 16), jnp.float32)
+    _, record = calibrate(Stack(phi), shape, jax.random.key(0), method="analytic")
+    if slope == 1.0:
+        assert {s.status for s in record} == {"converged"}
+        return
+    q, e = 1.0, np.exp(-2.0)
+    exact = (1 + e * (1 - 4 * q) - 4 * q * e - 2 * q * (1 - 4 * q) * e) / (1 + (1 - 4 * q) * e)
+    assert abs(exact - slope) < 0.01 and [s.status for s in record][:2] == ["converged"] * 2
+    grown = float(record["head"].why.split(" times")[0].rsplit(" ", 1)[1])
+    assert record["head"].status == "unstable" and abs(grown / exact**6 - 1) < 0.1

@@ -54,12 +54,14 @@ def test_never_formed_has_the_law_of_drawn(drawn: dict[str, np.ndarray]) -> None
     same_law(drawn, samples(network(), "implicit", 1))
 
 
-def test_orthogonal_never_formed_has_the_law_of_drawn() -> None:
+def test_orthogonal_never_formed_has_the_law_of_drawn(drawn: dict[str, np.ndarray]) -> None:
+    """The twin: Gaussian ones."""
     one, two = (
         samples(network(ensemble="orthogonal"), kind, i)
         for i, kind in enumerate(("implicit", "materialized"))
     )
     same_law(one, two)
+    other_law(one, drawn)
 
 
 def test_twin_independent_layers_have_another_law(drawn: dict[str, np.ndarray]) -> None:

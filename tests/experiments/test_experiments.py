@@ -10,7 +10,7 @@ import pytest
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 NAMES = sorted(path.parent.name for path in EXPERIMENTS.glob("*/run.py"))
 #: Those that have tests of their own.
-ELSEWHERE = ("diagnose_zoo",)
+ELSEWHERE = ("diagnose_zoo", "diagnose_models")
 
 
 @pytest.fixture

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
     from jaxinit.records import WidthTransfer
 
+#: Of the fitted line, by verdict; dashed for the others.
+_DASHES = {"flat": "-", "unclear": ":"}
+#: Of the vertical axis, in decades: noise must not look like a slope.
+_LEAST_SPAN = 1.5
+
 
 def width_transfer(record: WidthTransfer, *, theme: str = "light", step: int | None = None) -> Figure:
     """Root mean square of each layer's initial value, and of its change after training steps, against width.
@@ -36,6 +41,7 @@ def width_transfer(record: WidthTransfer, *, theme: str = "light", step: int | N
     step = record.steps if step is None else step
     figure, panels = _style.new_figure(1, 2, size=(10.8, 4.6), theme=theme)
     lines: Any = _style.matplotlib().lines
+    ticker: Any = _style.matplotlib().ticker
     x = np.log(record.widths)
     handles = []
     for ax, (q, quantity, at) in zip(panels, ((0, "value", 0), (1, "change", step)), strict=True):
@@ -57,7 +63,7 @@ def width_transfer(record: WidthTransfer, *, theme: str = "light", step: int | N
                 line,
                 color=look.colour,
                 linewidth=1.4,
-                linestyle="-" if fit.verdict == "flat" else "--",
+                linestyle=_DASHES.get(fit.verdict, "--"),
             )
             if q == 1:
                 label = f"{site}: {fit.slope:+.2f} [{fit.low:+.2f}, {fit.high:+.2f}] {fit.verdict}"
@@ -67,10 +73,15 @@ def width_transfer(record: WidthTransfer, *, theme: str = "light", step: int | N
         ax.set_xscale("log", base=2)
         ax.set_yscale("log")
         ax.set_xlabel("width")
+        ax.set_xticks(record.widths, [f"{width:g}" for width in record.widths])
+        low, high = ax.get_ylim()
+        room = max(0.0, (_LEAST_SPAN - np.log10(high / low)) / 2)
+        ax.set_ylim(low / 10**room, high * 10**room)
+        ax.yaxis.set_minor_formatter(ticker.NullFormatter())
     panels[0].set_ylabel("rms")
     panels[0].set_title("initial value")
     panels[1].set_title(f"change after {step} step{'s' * (step > 1)}")
     seeds = record.log_rms.shape[2]
-    title = f"slopes of the change, 95 % interval over {seeds} seeds; dashed: not flat"
+    title = f"slopes of the change, 95 % interval over {seeds} seeds; dashed: not flat, dotted: unclear"
     _style.legend(figure, handles, title=title, theme=theme)
     return figure

@@ -2,8 +2,10 @@
 
 Depth 8, tanh, two inputs, circular kernels of three taps, forward and backward, warm. The matrix of a layer is
 (3 channels, channels), and is multiplied with as many columns as inputs x places; `simulate(sampler="auto")` does not
-form it where 4 columns are at most `channels`. The ratio is the seconds of drawn kernels over those of kernels never
-formed: the rule is right where it picks "implicit" above 1.
+form it where `channels` are at least 4 times the columns, or 16 times above 128 columns, which LAPACK makes orthogonal.
+The ratio is the seconds of drawn kernels over those of kernels never formed: the rule is right where it picks
+"implicit" above 1. (Where other programs run, LAPACK's threads wait for each other at the cost of CPU seconds:
+OPENBLAS_NUM_THREADS=1 tells what it needs.)
 
     python experiments/bench/convolution.py [--channels 64 256 1024] [--shares 16 8 4 2 1]
 """

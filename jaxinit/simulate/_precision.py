@@ -43,7 +43,7 @@ class Precision:
             except TypeError:
                 raise checks.wrong_type(where, "dtype", "a dtype, its name, or None", dtype) from None
         checks.choice(where, "dtype", name, DTYPES)
-        if name == "float64" and not jax.config.read("jax_enable_x64"):
+        if jax.dtypes.canonicalize_dtype(name).name != name:
             raise checks.bad(
                 where, "dtype", "at most float32 while jax_enable_x64 is off", name,
                 "Call jax.config.update('jax_enable_x64', True) first.",

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxinit import ensemble
 from jaxinit._core import checks
+from jaxinit.implicit import _frames
 from jaxinit.network import Network, Plain, is_zero
 from jaxinit.records import STATISTICS, ParameterStatistics, Propagation, Statistic, provenance
 from jaxinit.simulate import _radial as radial
@@ -35,6 +36,9 @@ SAMPLERS = ("auto", "implicit", "materialized", "radial")
 
 #: Where lengths are drawn alone: the most seeds of a batch, whose vectors stay in the cache, and layers of them.
 _RADIAL_SEEDS, _RADIAL_LAYERS = 1 << 14, 1 << 24
+#: A matrix is not formed where its smaller side is at least so many times the columns it is multiplied with, and so
+#: many where these are too many to be made orthogonal without LAPACK (`experiments/bench/convolution.py`).
+_SHARE, _LAPACK_SHARE = 4, 16
 #: A network keeps its weights, or the normals of implicit ones, for the backward pass as long as all that it keeps is
 #: at most so many bytes; else it draws them twice.
 _STORE_BYTES = 1 << 30
@@ -339,14 +343,15 @@ def _weights(
         )  # fmt: skip
     if sampler == "auto":  # a matrix that is used again is conditioned on all its products
         columns = rows * network.depth if network.tied else rows
+        share = _SHARE if rows <= _frames.ROW_BY_ROW else _LAPACK_SHARE
         exact = law in IMPLICIT_LAWS and not rounded
-        sampler = "implicit" if exact and 4 * columns <= min(shape) else "materialized"
+        sampler = "implicit" if exact and share * columns <= min(shape) else "materialized"
     taps = 1 if spatial is None else spatial.taps
     if sampler == "materialized":
         kept = 4 * taps * sum(a * b for a, b in network.shapes)
     else:  # the slopes of every layer, its frame and its normals
         kept = 4 * rows * sum(2 * taps * a + b for a, b in network.shapes)
-    store = law == "orthogonal" and sampler == "implicit" or kept <= _STORE_BYTES
+    store = (law == "orthogonal" and sampler == "implicit") or kept <= _STORE_BYTES
     weights = Weights(sampler, law, shape, store, kernel, precision)
     if network.tied:
         return Tied(weights, network.depth)

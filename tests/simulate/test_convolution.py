@@ -168,6 +168,8 @@ def test_samplers_are_chosen_by_the_patches() -> None:
 
     assert chosen(4) == ("implicit", "gaussian", (192, 64))
     assert chosen(64) == ("materialized", "gaussian", (192, 64))
+    assert chosen(66, width=1024, input_width=1024)[0] == "materialized"  # more columns than 128: by LAPACK
+    assert chosen(66, width=2112, input_width=2112)[0] == "implicit"
     assert chosen(4, ensemble="orthogonal") == ("implicit", "delta-orthogonal", (64, 64))
     assert chosen(4, initializer=ji.he_normal(distribution="normal")) == ("implicit", "gaussian", (192, 64))
     assert chosen(4, initializer=ji.he_normal()) == ("materialized", "iid", (192, 64))

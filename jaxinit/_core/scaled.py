@@ -133,17 +133,25 @@ def reduce(samples: jax.Array | Scaled) -> ChunkMoments:
     if not isinstance(samples, Scaled):
         zero = jnp.zeros(samples.shape[1:], jnp.int32)
         return _moments(samples, zero, zero)
+    return _moments(*_common(samples, np.asarray(samples.log)))
+
+
+def _common(samples: Scaled, log: np.ndarray) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """x, exponent and offset of `ChunkMoments`, with one exponent for all samples; `log` says it of each column."""
     m, e = samples.mantissa, samples.exponent
     present = jnp.isfinite(m) & (m != 0)
     lowest = jnp.iinfo(jnp.int32).min
     top = jnp.max(jnp.where(present, e, lowest), axis=0)
     top = jnp.where(top == lowest, 0, top)
-    zero = jnp.zeros_like(top)
-    if samples.log:
-        log = jnp.log(m) + (e - top[None]).astype(m.dtype) * jnp.asarray(_LN2, m.dtype)
-        return _moments(log, zero, top)
     shift = jnp.where(present, e - top[None], 0)
-    return _moments(m * pow2(shift, m.dtype), top, zero)
+    x, zero = m * pow2(shift, m.dtype), jnp.zeros_like(top)
+    if not log.any():
+        return x, top, zero
+    logs = jnp.log(m) + shift.astype(m.dtype) * jnp.asarray(_LN2, m.dtype)
+    if log.all():
+        return logs, zero, top
+    chosen = jnp.asarray(log)
+    return jnp.where(chosen[None], logs, x), jnp.where(chosen, zero, top), jnp.where(chosen, top, zero)
 
 
 @record
@@ -169,25 +177,32 @@ class PackedMoments:
 
 def reduce_all(samples: dict[str, Any]) -> PackedMoments:
     """`reduce` of every quantity, whose leading axis counts the samples."""
-    kinds: dict[Any, dict[str, Any]] = {}
-    for name, value in samples.items():
-        kinds.setdefault(("log" if value.log else "scaled") if isinstance(value, Scaled) else "plain", {})[
-            name
-        ] = value
+    groups: dict[Any, dict[str, Any]] = {}
+    for name, value in samples.items():  # those with exponents first; one precision each
+        apart = isinstance(value, Scaled)
+        groups.setdefault((value.mantissa if apart else value).dtype, {})[name] = value
+    parts = [
+        _reduced(dict(sorted(g.items(), key=lambda i: not isinstance(i[1], Scaled)))) for g in groups.values()
+    ]
+    return PackedMoments(*(tuple(p) for p in zip(*parts, strict=True)))
+
+
+def _reduced(samples: dict[str, Any]) -> tuple[ChunkMoments, tuple[str, ...], tuple[tuple[int, ...], ...]]:
+    """One reduction of values of one precision, those with exponents first."""
+    apart = [v for v in samples.values() if isinstance(v, Scaled)]
+    plain = [v for v in samples.values() if not isinstance(v, Scaled)]
 
     def flat(parts: list[jax.Array]) -> jax.Array:
         return jnp.concatenate([v.reshape((v.shape[0], math.prod(v.shape[1:]))) for v in parts], axis=1)
 
-    moments, shapes = [], []
-    for kind, members in kinds.items():
-        values = list(members.values())
-        if kind == "plain":
-            moments.append(reduce(flat(values)))
-            shapes.append(tuple(v.shape[1:] for v in values))
-        else:
-            joint = Scaled(
-                flat([v.mantissa for v in values]), flat([v.exponent for v in values]), kind == "log"
-            )
-            moments.append(reduce(joint))
-            shapes.append(tuple(v.mantissa.shape[1:] for v in values))
-    return PackedMoments(tuple(moments), tuple(tuple(m) for m in kinds.values()), tuple(shapes))
+    pieces = []
+    if apart:
+        joint = Scaled(flat([v.mantissa for v in apart]), flat([v.exponent for v in apart]))
+        pieces.append(_common(joint, np.repeat([v.log for v in apart], [v.mantissa[0].size for v in apart])))
+    if plain:
+        x = flat(plain)
+        zero = jnp.zeros(x.shape[1:], jnp.int32)
+        pieces.append((x, zero, zero))
+    x, exponent, offset = (jnp.concatenate(p, axis=-1) for p in zip(*pieces, strict=True))
+    shapes = tuple((v.mantissa if isinstance(v, Scaled) else v).shape[1:] for v in samples.values())
+    return _moments(x, exponent, offset), tuple(samples), shapes

@@ -16,7 +16,7 @@ import jax
 import jax.extend
 import jax.numpy as jnp
 
-__all__ = ["cipher", "fused", "words"]
+__all__ = ["cipher", "fused", "split", "words"]
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
@@ -44,6 +44,13 @@ def words(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]
     """
     counter = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     return cipher((key[0], key[1]), jnp.zeros_like(counter), counter)
+
+
+def split(key: Any, shape: tuple[int, ...]) -> Any:
+    """`jax.random.split` of a typed threefry key, as one loop instead of many: a third of what it is to compile."""
+    if not getattr(jax.config, "jax_threefry_partitionable", True):
+        return jax.random.split(key, shape)
+    return jax.random.wrap_key_data(jnp.stack(words(jax.random.key_data(key), shape), axis=-1), impl=NAME)
 
 
 def _bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:

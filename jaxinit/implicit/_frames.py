@@ -40,20 +40,22 @@ def orthonormalize(x: jax.Array) -> Frame:
 
 
 def _unrolled(x: jax.Array) -> Frame:
+    # Long passes are few: the products of a round are taken at once, and the second round's length follows from that
+    # of the first, for what it takes away is of the order of rounding.
     rows, eps = x.shape[0], jnp.finfo(x.dtype).eps
     zero = jnp.zeros((), x.dtype)
     frame: list[jax.Array] = []
     table: list[list[jax.Array]] = []
     for a in range(rows):
         v = x[a]
-        whole = jnp.sqrt(_dot(v, v))
-        line = [zero] * rows
-        for _ in range(2 if frame else 0):
-            for b, q in enumerate(frame):
-                along = _dot(q, v)
-                line[b] = line[b] + along
-                v = v - along * q
-        length = jnp.sqrt(_dot(v, v))
+        square = _dot(v, v)
+        whole, line = jnp.sqrt(square), [zero] * rows
+        for turn in range(2 if frame else 0):
+            along = [_dot(q, v) for q in frame]
+            square = _dot(v, v) - sum(jnp.square(c) for c in along) if turn else square
+            line[:a] = [total + c for total, c in zip(line, along, strict=False)]
+            v = v - sum(c * q for c, q in zip(along, frame, strict=True))
+        length = jnp.sqrt(jnp.maximum(square, 0))
         kept = length > eps * whole
         line[a] = jnp.where(kept, length, zero)
         frame.append(v * jnp.where(kept, 1 / jnp.where(kept, length, 1), zero))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxinit._core.normals import vector
 from jaxinit._core.scaled import Scaled, exponent_of, normalize, pow2
 from jaxinit._core.struct import record, static
+from jaxinit._core.threefry import split
 from jaxinit.network import Network
 from jaxinit.simulate import _statistics as st
 from jaxinit.simulate._convolution import Convolution
@@ -43,7 +44,7 @@ class Dense:
     def __call__(self, key: jax.Array, data: tuple[Network, Inputs]) -> dict[str, Any]:
         network, inputs = data
         # One split for everything; a layer's keys do not depend on the depth.
-        every = jax.random.split(key, (len(self.weights) + 1, 4))
+        every = split(key, (len(self.weights) + 1, 4))
         keys = LayerKeys.of(every[1:], network.tied)
         precision = self.activate.precision
         drive = None
@@ -67,7 +68,7 @@ class Dense:
             forward.append(figures)
             tapes.append((weights, layers, tape))
             start += count
-        out = _concatenate(forward)
+        out = st.with_logs(self.wanted, _concatenate(forward))
         if not self.wanted & st.BACKWARD:
             return out
 
@@ -82,7 +83,7 @@ class Dense:
             step = self._backward_step(weights, network)
             gradient, (figures, cotangents) = _run(step, gradient, (layers, tape), reverse=True)
             backward.insert(0, figures)
-        out |= _concatenate(backward)
+        out |= st.with_logs(self.wanted, _concatenate(backward))
         if cotangents is not None:
             out |= self._of_the_matrix(keys, gradient[3], tapes[0][2], cotangents, out, network, skips)
         return {name: v for name, v in out.items() if name in self.wanted or name.startswith(PARAMETER)}

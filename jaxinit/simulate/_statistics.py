@@ -5,6 +5,7 @@ Signals are (inputs, units) with one exponent an input: the signal is z * 2^expo
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,9 @@ FORWARD = frozenset(
 BACKWARD = frozenset(
     {"grad_second_moment", "log_grad_second_moment", "grad_correlation", "weight_grad_norm", "update_ratio"}
 )
+
+#: Those of which logarithms are recorded too.
+LOGS = {"second_moment": "log_second_moment", "grad_second_moment": "log_grad_second_moment"}
 
 #: Statistics of pairs of inputs.
 PAIRWISE = frozenset({"correlation", "one_minus_correlation", "grad_correlation"})
@@ -54,6 +58,12 @@ def log_of(value: Scaled) -> Scaled:
     return Scaled(value.mantissa, value.exponent, log=True)
 
 
+def with_logs(wanted: frozenset[str], out: dict[str, Any]) -> dict[str, Any]:
+    """The statistics of all sites with the logarithms of some, which the steps over layers leave to the end."""
+    out = out | {log: log_of(out[name]) for name, log in LOGS.items() if log in wanted and name in out}
+    return {name: value for name, value in out.items() if name in wanted or name not in LOGS}
+
+
 def _directions(x: jax.Array) -> jax.Array:
     """Rows of unit length; nan for a zero row, which has no direction."""
     return x / jnp.sqrt(jnp.sum(jnp.square(x), axis=1, keepdims=True))
@@ -68,6 +78,11 @@ def _sum_over_pairs(x: jax.Array, term: Callable[[jax.Array, jax.Array], jax.Arr
     return jnp.sum(term(u[index[:, 0]], u[index[:, 1]]), axis=1)
 
 
+def _in_every_row(x: jax.Array) -> jax.Array:
+    """`jnp.all` over rows, in vectors along them where they are few."""
+    return functools.reduce(jnp.logical_and, x) if len(x) <= _FEW else jnp.all(x, axis=0)
+
+
 def forward(
     wanted: frozenset[str],
     z: jax.Array,
@@ -80,7 +95,6 @@ def forward(
     out: dict[str, Any] = {}
     square = _mean_square(z, exponent)
     out["second_moment"] = square
-    out["log_second_moment"] = log_of(square)
     if wanted & {"mean", "kurtosis"}:
         mean = jnp.mean(z, axis=1)
         out["mean"] = _finite_or(jnp.nan, mean, exponent, is_infinite(exponent))
@@ -94,12 +108,12 @@ def forward(
         half = _sum_over_pairs(z, lambda a, b: jnp.square(a - b)) / 2
         out["one_minus_correlation"] = Scaled(half, jnp.zeros(half.shape, jnp.int32))
     if "dead_fraction" in wanted:
-        out["dead_fraction"] = jnp.mean(jnp.all(slope == 0, axis=0).astype(z.dtype))
+        out["dead_fraction"] = jnp.mean(_in_every_row(slope == 0).astype(z.dtype))
     if "saturated_fraction" in wanted:
         out["saturated_fraction"] = jnp.mean((jnp.abs(slope) < SATURATED * largest).astype(z.dtype))
     if "zero_fraction" in wanted:
         out["zero_fraction"] = jnp.mean(((value == 0) & ~is_infinite(exponent)[:, None]).astype(z.dtype))
-    return {name: out[name] for name in out if name in wanted}
+    return {name: out[name] for name in out if name in wanted or LOGS.get(name) in wanted}
 
 
 def backward(
@@ -117,7 +131,6 @@ def backward(
     out: dict[str, Any] = {}
     square = _mean_square(d, exponent)
     out["grad_second_moment"] = square
-    out["log_grad_second_moment"] = log_of(square)
     if "grad_correlation" in wanted:
         out["grad_correlation"] = _sum_over_pairs(d, jnp.multiply)
     if wanted & {"weight_grad_norm", "update_ratio"}:
@@ -128,4 +141,4 @@ def backward(
         out["weight_grad_norm"] = _finite_or(jnp.inf, norm, top, lost)
         if squared_norm is not None:
             out["update_ratio"] = _finite_or(jnp.inf, norm / jnp.sqrt(squared_norm), top, lost)
-    return {name: out[name] for name in out if name in wanted}
+    return {name: out[name] for name in out if name in wanted or LOGS.get(name) in wanted}

@@ -60,9 +60,10 @@ class Weights:
     """How the products with one layer's matrix W (n_in, n_out) are drawn.
 
     `sampler`: "implicit" or "materialized"; `law`: what `law_of` says; `store`: keep a materialized W, or the
-    normals of an implicit Gaussian one, for the backward pass (else they are drawn again); `kernel`: widths of the convolution kernel whose taps and input channels
-    are the rows of W; `precision`: what W is rounded to, if it is drawn. (Entries rounded from normal ones are iid, and
-    normal but for 2^-17 of their variance: products with them are drawn as those with normal ones.)
+    normals of an implicit Gaussian one, for the backward pass (else they are drawn again); `kernel`: widths of the
+    convolution kernel whose taps and input channels are the rows of W; `precision`: what W is rounded to, if it is
+    drawn. (Entries rounded from normal ones are iid, and normal but for 2^-17 of their variance: products with them
+    are drawn as those with normal ones.)
     """
 
     sampler: str = static()
@@ -83,12 +84,18 @@ class Weights:
 
     def seen(self, x: jax.Array) -> jax.Array:
         """What `squared_gradient` needs of the input."""
-        return _frames.gram(x, x)
+        return self._gram(x)
 
     def squared_gradient(self, seen: jax.Array, d: jax.Array, weight: jax.Array) -> jax.Array:
         """||sum_a weight_a x_a d_a^T||_F^2 = sum_ab <x_a, x_b> <d_a, d_b> weight_a weight_b."""
-        d = d * weight[:, None]
-        return _gradient.from_grams(seen, _frames.gram(d, d))
+        return _gradient.from_grams(seen, self._gram(d) * (weight[:, None] * weight[None, :]))
+
+    def _gram(self, x: jax.Array) -> jax.Array:
+        """Inner products of rows that a product is drawn for: its frame knows them, and is computed once."""
+        if self.sampler == "implicit" and self.law == "gaussian" and x.shape[0] <= _frames.UNROLLED:
+            _, r = _frames.orthonormalize(x)
+            return _frames.gram(r, r)
+        return _frames.gram(x, x)
 
     def start(self, keys: LayerKeys, rows: int, network: Network) -> None:
         """What a layer hands to the next about its matrix: nothing, each has its own."""

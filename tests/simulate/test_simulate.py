@@ -9,6 +9,7 @@ from laws import other_law, same_law
 import jaxinit as ji
 from jaxinit._core.normals import vector
 from jaxinit.records import STATISTICS
+from jaxinit.simulate import _simulate
 
 SEEDS = 4000
 KINDS = {
@@ -199,6 +200,17 @@ def test_same_seed_same_network_whatever_the_split() -> None:
     assert not np.allclose(other.second_moment.samples, whole.second_moment.samples, rtol=1e-2)
 
 
+def test_normals_that_are_drawn_twice_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network too large to keep its normals for the backward pass."""
+    net = ji.Network(3, 16, "tanh", weight_variance=1.5, bias_variance=0.1)
+    kept = ji.simulate(net, 6)
+    monkeypatch.setattr(_simulate, "_STORE_BYTES", 100)
+    assert not _simulate._weights(net, (16, 16), "auto", False, 2).store
+    drawn = ji.simulate(net, 6)
+    for name in ("grad_second_moment", "grad_correlation", "weight_grad_norm"):
+        np.testing.assert_allclose(drawn[name].mean, kept[name].mean, rtol=1e-5)
+
+
 def test_numbers_do_not_recompile() -> None:
     from jaxinit.ensemble import _engine
 
@@ -235,7 +247,6 @@ def test_an_initializer_of_normal_law_is_its_weight_variance() -> None:
 
 def test_lowers_for_accelerators() -> None:
     from jaxinit.ensemble import _engine
-    from jaxinit.simulate import _simulate
 
     for kwargs in (KINDS["tanh with bias"], KINDS["orthogonal"]):
         net = network(**kwargs)

@@ -224,7 +224,13 @@ def largest(jaxpr: core.Jaxpr) -> int:
     return max([0, *sizes, *(largest(j) for eqn in jaxpr.eqns for j in core.jaxprs_in_params(eqn.params))])
 
 
-BIG = {"linen": MLP(3, WIDE, WIDE, kernel_init=NORMAL), "nnx": Factory, "scan, remat": Scanned()}
+CELL = nn.SimpleCell(WIDE, kernel_init=NORMAL, recurrent_kernel_init=ji.orthogonal())
+BIG = {
+    "linen": MLP(3, WIDE, WIDE, kernel_init=NORMAL),
+    "nnx": Factory,
+    "scan, remat": Scanned(),
+    "used again": nn.RNN(CELL),
+}
 
 
 @pytest.mark.parametrize("name", list(BIG))

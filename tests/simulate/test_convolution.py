@@ -8,7 +8,7 @@ from laws import other_law, same_law
 
 import jaxinit as ji
 from jaxinit._core.normals import vector
-from jaxinit.ensemble import _engine
+from jaxinit.ensemble import _compiled
 from jaxinit.network import Residual, Spatial
 from jaxinit.records import STATISTICS
 from jaxinit.simulate import _simulate
@@ -181,7 +181,7 @@ def test_lowers_for_accelerators() -> None:
         weights = tuple(_simulate._weights(net, s, sampler, False, 2) for s in net.shapes)
         program = _simulate._program(net, weights, _simulate._wanted([*STATISTICS], True, 2))
         data = (net, _simulate._inputs(net, 1.0, 0.5, None))
-        traced = _engine._chunk.trace(jnp.arange(4, dtype=jnp.uint32), jnp.uint32(0), data, program, 2, True)
+        traced = _compiled.chunk.trace(jnp.arange(4, dtype=jnp.uint32), jnp.uint32(0), data, program, 2, True)
         assert traced.lower(lowering_platforms=("cuda", "tpu"))
 
 

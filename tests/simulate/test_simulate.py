@@ -212,14 +212,14 @@ def test_normals_that_are_drawn_twice_are_the_same(monkeypatch: pytest.MonkeyPat
 
 
 def test_numbers_do_not_recompile() -> None:
-    from jaxinit.ensemble import _engine
+    from jaxinit.ensemble import _compiled
 
     ji.simulate(network(activation="silu", weight_variance=1.0), 4)
-    before = _engine._chunk._cache_size()
+    before = _compiled.chunk._cache_size()
     for variance in (1.5, 2.5):
         ji.simulate(network(activation="silu", weight_variance=variance), 4, q=variance, correlation=0.1)
     ji.simulate(network(activation="silu", weight_variance=3.0), [9, 8, 7, 6])
-    assert _engine._chunk._cache_size() == before
+    assert _compiled.chunk._cache_size() == before
 
 
 def test_samplers_are_chosen_and_named() -> None:
@@ -246,14 +246,14 @@ def test_an_initializer_of_normal_law_is_its_weight_variance() -> None:
 
 
 def test_lowers_for_accelerators() -> None:
-    from jaxinit.ensemble import _engine
+    from jaxinit.ensemble import _compiled
 
     for kwargs in (KINDS["tanh with bias"], KINDS["orthogonal"]):
         net = network(**kwargs)
         weights = tuple(_simulate._weights(net, s, "implicit", False, 2) for s in net.shapes)
         program = _simulate._program(net, weights, _simulate._wanted([*STATISTICS], True, 2))
         data = (net, _simulate._inputs(net, 1.0, 0.5, None))
-        traced = _engine._chunk.trace(jnp.arange(4, dtype=jnp.uint32), jnp.uint32(0), data, program, 2, True)
+        traced = _compiled.chunk.trace(jnp.arange(4, dtype=jnp.uint32), jnp.uint32(0), data, program, 2, True)
         assert traced.lower(lowering_platforms=("cuda", "tpu"))
 
 

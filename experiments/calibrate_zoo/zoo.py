@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -189,9 +190,14 @@ def zoo() -> list[Animal]:
     ]
 
 
+@functools.cache
+def _init(model: nn.Module) -> Any:
+    return jax.jit(model.init)
+
+
 def spoiled(animal: Animal, seed: int = 0) -> Any:
     """The model's own parameters, every matrix (and every layer of a stack) times 10^u, u uniform in (-1, 1)."""
-    drawn = jax.jit(animal.model.init)(jax.random.key(seed), animal.x)["params"]
+    drawn = _init(animal.model)(jax.random.key(seed), animal.x)["params"]
     rng = np.random.default_rng(seed)
 
     def off(path: Any, leaf: Any) -> Any:

@@ -13,6 +13,7 @@ examples:
   jaxinit simulate --depth 50 --width 512 --init he,xavier
   jaxinit simulate --depth 100 --activation tanh --weight-variance 0.8,1,1.5 --bias-variance 0.05
   jaxinit simulate --init 'normal(stddev=0.05),orthogonal(1.41)' --seeds 256 --out runs/first
+  jaxinit simulate --depth 60 --init he,xavier --dtype float16
   jaxinit simulate --depth 1000 --seeds 100000 --devices 2 --resume runs/deep
 """
 

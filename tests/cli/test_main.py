@@ -186,6 +186,7 @@ def test_demo_tells_the_whole_story(capsys, tmp_path, monkeypatch):
         ([*SIMULATE, "--activation", "rellu"], "relu"),
         ([*SIMULATE, "--weight-variance", "-1"], "weight_variance"),
         ([*SIMULATE, "--sampler", "magic"], "'auto'"),
+        ([*SIMULATE, "--dtype", "float8"], "'float16'"),
         ([*COMPARE, "--data", "missing.npz"], "missing.npz"),
         ([*COMPARE, "--optimizer", "adma"], "adam"),
         ([*COMPARE, "--steps", "0"], "steps"),

@@ -86,6 +86,10 @@ def elementwise(
     """An elementwise equation of values of one shape (or numbers), not all of them known."""
     name = primitive.name
     values = [_spread(v, shape) for v in values]
+    if name == "div" and (shares := _shares(*values)) is not None:
+        return shares
+    if any(isinstance(v, Field) and not math.isfinite(v.mean) for v in values):
+        raise Unknown(f"{name} of a sum of exponentials whose moments are not finite")
     numbers = [number_of(v) for v in values]
     random = [v for v, n in zip(values, numbers, strict=True) if n is None]
     if not random:
@@ -291,13 +295,17 @@ def multiply(u: Field, v: Field) -> Field:
     return out.like(mean=mean, terms={**out.terms, Term(new, tuple((a,) for a in atoms)): 1.0})
 
 
+def _shares(numerator: Value, denominator: Value) -> Field | None:
+    """exp over a sum of it; moments of either are not needed."""
+    sums = denominator.exponentials if isinstance(denominator, Field) else None
+    if sums is None or not isinstance(numerator, Applied) or numerator.fn.__name__ != "exp":
+        return None
+    atoms = [a for a in sums[1] if a in atoms_of(numerator.axes)]
+    return _softmax(numerator.argument, atoms) if atoms else None
+
+
 def _divided(values: Sequence[Value], fields: list[Field]) -> Field:
-    numerator, denominator = values
-    below = fields[1]
-    if below.exponentials is not None and isinstance(numerator, Applied) and numerator.fn.__name__ == "exp":
-        atoms = [a for a in below.exponentials[1] if a in atoms_of(numerator.axes)]
-        if atoms:
-            return _softmax(numerator.argument, atoms)
+    denominator, below = values[1], fields[1]
     reciprocal = apply(primitives.div_p, {}, [1.0, IDENTITY])
     if isinstance(denominator, Applied):
         return multiply(
@@ -389,8 +397,13 @@ def _chosen(values: Sequence[Value]) -> Value:
 
 def summed(value: Value, axes: Sequence[int]) -> Field:
     """The sum over axes."""
-    x = as_field(value)
     tags: dict[str, Any] = {}
+    try:
+        x = as_field(value)
+    except Unknown:
+        if not isinstance(value, Applied) or value.fn.__name__ != "exp":
+            raise
+        x = Field(value.axes, math.inf, {})  # of logits this wide; their softmax is finite all the same
     if isinstance(value, Applied):
         gone = [a for k in axes for a in value.axes[k]]
         if gone and _is_square(value.fn):

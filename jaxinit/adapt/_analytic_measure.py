@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit.adapt._analytic_fields import Field, atoms_of
+from jaxinit.adapt._analytic_pointwise import Applied, Unknown
 from jaxinit.adapt._analytic_values import Known, Value, as_field, field_of_data, is_real
 
 __all__ = ["measured", "sample"]
@@ -22,11 +24,8 @@ def measured(eqn: Any, values: Sequence[Value], reason: str) -> list[Value]:
     rng = np.random.default_rng(
         zlib.crc32(f"{eqn.primitive.name} {[str(v.aval) for v in eqn.invars]}".encode())
     )
-    given = [
-        v.array if isinstance(v, Known) else sample(as_field(v), a.aval.dtype, rng)
-        for v, a in zip(values, eqn.invars, strict=True)
-    ]
-    fields = [as_field(v) for v in values if not isinstance(v, Known)]
+    given = [_array(v, a.aval.dtype, rng) for v, a in zip(values, eqn.invars, strict=True)]
+    fields = [v.argument if isinstance(v, Applied) else v for v in values if not isinstance(v, Known)]
     sources = {s: n for f in fields for s, n in f.sources.items()} | {reason: 0}
     slope = max((f.slope for f in fields), default=0.0)
     outs = eqn.primitive.bind(*given, **eqn.params)
@@ -46,12 +45,25 @@ def measured(eqn: Any, values: Sequence[Value], reason: str) -> list[Value]:
     return found
 
 
+def _array(value: Value, dtype: Any, rng: np.random.Generator) -> Any:
+    if isinstance(value, Known):
+        return value.array
+    try:
+        return sample(as_field(value), dtype, rng)
+    except Unknown:
+        if not isinstance(value, Applied):
+            raise
+        return value.fn(sample(value.argument, dtype, rng))  # finite, though its moments are not
+
+
 def sample(field: Field, dtype: Any, rng: np.random.Generator) -> Any:
     """An array with the mean and the covariances of a field, Gaussian.
 
     The covariance by agreement is a sum over sets of indices of variances of independent parts that vary with those
     indices alone (its Moebius transform).
     """
+    if not math.isfinite(field.mean):
+        raise Unknown("a sum of exponentials whose moments are not finite")
     atoms = atoms_of(field.axes)
     parts = field.table()
     for k in range(parts.ndim):

@@ -11,6 +11,10 @@ __all__ = ["largest", "softmax_square"]
 
 _Z = np.linspace(-9.0, 9.0, 601)
 _W = np.exp(-0.5 * _Z * _Z) / math.sqrt(2.0 * math.pi) * (_Z[1] - _Z[0])
+_V = np.arange(-38.0, 5.0, 0.05)
+_ONE, _TWO = (np.exp(k * _V - np.exp(_V)) * (_V[1] - _V[0]) for k in (1, 2))
+_FINE = np.linspace(-9.0, 9.0, 18_001)
+_CDF = np.array([0.5 * math.erfc(-z / math.sqrt(2.0)) for z in _FINE])
 _LOG_CDF = np.log(np.array([max(0.5 * math.erfc(-z / math.sqrt(2.0)), 1e-300) for z in _Z]))
 
 
@@ -45,17 +49,25 @@ def softmax_square(n: int, variance: float) -> float:
     if n == 1 or variance <= 1e-12:
         return 1.0 / (n * n)
     s = math.sqrt(variance)
-    u = s * _Z
     # log t from where all n terms are small to where the largest alone is.
     low, high = -9.0 * s - math.log(n) - 12.0, 9.0 * s + 6.0
     step = max(0.05, 0.02 * s)
     log_t = np.arange(low, high, step)
     total = 0.0
     for chunk in np.array_split(log_t, max(1, len(log_t) // 256)):
-        weight = np.exp(-np.exp(np.minimum(chunk[:, None] + u[None, :], 700.0)))
-        one = np.clip(weight @ _W, 1e-300, 1.0)
-        with np.errstate(over="ignore", invalid="ignore"):
-            shape = np.exp(2.0 * (chunk[:, None] + u[None, :])) * weight
-        two = np.where(np.isfinite(shape), shape, 0.0) @ _W
-        total += float(np.sum(two * np.exp((n - 1) * np.log(one)))) * step
+        one, two = (_wide if s > 1 else _narrow)(chunk, s)
+        total += float(np.sum(two * np.exp((n - 1) * np.log(np.clip(one, 1e-300, 1.0))))) * step
     return min(1.0 / n, max(1.0 / (n * n), total))
+
+
+def _narrow(log_t: np.ndarray, s: float) -> tuple[np.ndarray, np.ndarray]:
+    """E[exp(-t e^u)] and t^2 E[e^(2u) exp(-t e^u)], over u."""
+    v = log_t[:, None] + s * _Z
+    weight = np.exp(-np.exp(v))
+    return weight @ _W, (np.exp(2.0 * v) * weight) @ _W
+
+
+def _wide(log_t: np.ndarray, s: float) -> tuple[np.ndarray, np.ndarray]:
+    """The same over v = u + log t, which exp(-e^v) cuts off within a few units however wide u is; the first by parts."""
+    z = (_V - log_t[:, None]) / s
+    return np.interp(z, _FINE, _CDF) @ _ONE, np.exp(-0.5 * z * z) @ _TWO / (math.sqrt(2.0 * math.pi) * s)

@@ -106,11 +106,17 @@ class Walk:
             self._rows.setdefault(product.place, []).append((product.at, n))
         rest = [Known(v) if not _floating(v) else Known(np.asarray(v)) for v in jax.tree.leaves(state)]
         parameters = [Parameter(self, Layer(n)) for n in range(len(leaves))]
-        with jax.ensure_compile_time_eval():
-            self.outputs = self._run(
-                self.plan.block.jaxpr, self.plan.block.consts, [*parameters, *rest, *inputs, Known(key)],
-                self.plan.block, (),
-            )  # fmt: skip
+        try:
+            with jax.ensure_compile_time_eval():
+                self.outputs = self._run(
+                    self.plan.block.jaxpr, self.plan.block.consts, [*parameters, *rest, *inputs, Known(key)],
+                    self.plan.block, (),
+                )  # fmt: skip
+        except Unknown as reason:
+            raise ValueError(
+                f"the analysis cannot follow this model: {reason}. Measure it instead: calibrate(method='lsuv'), "
+                "or probe."
+            ) from None
 
     def parameter(self, layer: Layer) -> Value:
         """What is known of a parameter: a number where its entries are equal, else independent entries."""

@@ -20,7 +20,7 @@ from jaxinit.adapt._analytic_pointwise import IDENTITY, Applied, apply, settle
 from jaxinit.adapt._analytic_shapes import broadcast, concatenated, part, reshaped, transposed
 from jaxinit.adapt._analytic_values import field_of_data, fresh_axes, from_moments, white
 from jaxinit.adapt._analytic_walk import Walk
-from jaxinit.probe import products, values
+from jaxinit.probe import probe, products, values
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(3)
@@ -289,3 +289,26 @@ def test_where_errors_grow_on_the_way_the_prediction_says_so(phi: Any, slope: fl
     assert abs(exact - slope) < 0.01 and [s.status for s in record][:2] == ["converged"] * 2
     grown = float(record["head"].why.split(" times")[0].rsplit(" ", 1)[1])
     assert record["head"].status == "unstable" and abs(grown / exact**6 - 1) < 0.1
+
+
+class Wide(nn.Module):
+    """Attention-like weights from logits whose exponentials have no finite moments in float64."""
+
+    spread: float
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        logits = nn.Dense(32, kernel_init=nn.initializers.normal(self.spread))(x)
+        return nn.Dense(512, kernel_init=nn.initializers.normal(1.0))(nn.softmax(logits))
+
+
+@pytest.mark.parametrize("spread", [1e-3, 30.0])
+def test_softmax_of_logits_of_any_width(spread: float) -> None:
+    x = np.random.default_rng(0).normal(size=(16, 256)).astype("f4")
+    found = analyze(Wide(spread), x).second_moment.mean[-1, 0]
+    run = probe(Wide(spread), x, seeds=64, sites="ops", backward=False, record=("second_moment",), devices=1)
+    mean, stderr = run.second_moment.mean[-1, 0], run.second_moment.stderr[-1, 0]
+    assert abs(found - mean) < 5 * stderr
+    assert (
+        abs(found / (1 if spread > 1 else 1 / 32) - 1) < 0.02
+    )  # one entry has all the weight, or all have the same

@@ -68,6 +68,6 @@ def _narrow(log_t: np.ndarray, s: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _wide(log_t: np.ndarray, s: float) -> tuple[np.ndarray, np.ndarray]:
-    """The same over v = u + log t, which exp(-e^v) cuts off within a few units however wide u is; the first by parts."""
+    """The same over v = u + log t, which exp(-e^v) cuts off within a few units however wide u is; by parts."""
     z = (_V - log_t[:, None]) / s
     return np.interp(z, _FINE, _CDF) @ _ONE, np.exp(-0.5 * z * z) @ _TWO / (math.sqrt(2.0 * math.pi) * s)

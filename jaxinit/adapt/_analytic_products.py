@@ -24,6 +24,11 @@ from jaxinit.adapt._analytic_values import Known, Value, aligned, as_field, from
 
 __all__ = ["Site", "convolution", "dot", "lookup", "window_extreme", "window_sum"]
 
+#: What the order statistics of a window leave out; a note.
+_NEIGHBOURS = (
+    "neighbours in a pooling window are taken for as alike as any two positions, those at the edge too"
+)
+
 
 class Site:
     """A product of a parameter with the signal.
@@ -217,7 +222,8 @@ def window_extreme(value: Value, params: dict[str, Any], shape: Sequence[int], s
             table = np.take(table, 1, axis=at)
             order.pop(at)
     shift = sign * mean * math.sqrt(s2)
-    return from_moments(new, x.mean + shift, table, x.slope, x.sources, parameters=x.parameters)
+    sources = {**x.sources, _NEIGHBOURS: 0}
+    return from_moments(new, x.mean + shift, table, x.slope, sources, parameters=x.parameters)
 
 
 def _windows(x: Field, params: dict[str, Any], shape: Sequence[int]) -> tuple[Field, Any, dict[int, float]]:

@@ -312,3 +312,10 @@ def test_softmax_of_logits_of_any_width(spread: float) -> None:
     assert (
         abs(found / (1 if spread > 1 else 1 / 32) - 1) < 0.02
     )  # one entry has all the weight, or all have the same
+
+
+def test_of_pooling_windows_it_is_said_what_is_left_out() -> None:
+    model = nn.Sequential([nn.Conv(4, (3, 3)), lambda x: nn.max_pool(x, (2, 2), (2, 2)), nn.Conv(4, (3, 3))])
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("f4")
+    first, second = calibrate(model, x, KEY, method="analytic")[1]
+    assert "window" not in str(first) and second.status == "converged" and "pooling window" in str(second)

@@ -25,8 +25,8 @@ LEAST = 16
 
 #: sqrt(x / nu) = sum_jk c_kj y^j e^k of a chi-square x of nu >= LEAST degrees of freedom, e = 2 / nu, y = z sqrt(e).
 #: The terms 1, y/2, y^2/24, -e/6 are those of Cornish & Fisher (1938), exactly; the others are fitted to SciPy's
-#: inverse of the incomplete gamma function, weighted by the normal density. x is right to 6e-8 for |z| < 2.5, 3e-7 for
-#: |z| < 4.7, 1e-5 up to 6.8, relative.
+#: inverse of the incomplete gamma function, weighted by the normal density (tests/simulate/fit_chi.py). x is right to
+#: 6e-8 for |z| < 2.5, 3e-7 for |z| < 4.7, 1e-5 up to 6.8, relative.
 ROOT = (
     (1.0, 0.5, 1 / 24, -0.00694412996, 0.000750351028, 2.66700285e-05, -3.86371869e-05, 1.33599596e-05,
      -2.17995797e-06, -4.98267245e-07, 1.63549378e-07),

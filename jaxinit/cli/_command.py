@@ -43,11 +43,6 @@ def add_simulation(own: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let implicit treat other iid laws as Gaussian (error O(1/width))",
     )
-    run.add_argument(
-        "--dtype", metavar="NAME",
-        help="compute as a model of this dtype does: bfloat16, float16, float32 (default: no rounding beyond float32, "
-        "no range to leave)",
-    )  # fmt: skip
     run.add_argument("--forward-only", action="store_true", help="leave the gradients out")
 
 
@@ -57,5 +52,4 @@ def simulation(options: argparse.Namespace) -> dict[str, Any]:
         "sampler": options.sampler,
         "approximate": options.approximate,
         "backward": not options.forward_only,
-        "dtype": options.dtype,
     }

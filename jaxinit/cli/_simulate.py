@@ -52,6 +52,10 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--correlation", type=float, default=0.5, metavar="C", help="of the two inputs (default: 0.5)"
     )
+    network.add_argument(
+        "--dtype", metavar="NAME",
+        help="compute as a model of this dtype does: bfloat16, float16, float32 (default: float32 of unlimited range)",
+    )  # fmt: skip
     _command.add_simulation(own)
     _machine.add(own)
     own.set_defaults(run=run_command)
@@ -78,7 +82,8 @@ def run_command(options: argparse.Namespace, out: Output) -> None:
     for label, network in _networks(options).items():
         with out.progress(f"simulate {label}") as progress:
             records[label] = simulate(
-                network, options.seeds, q=options.q, correlation=options.correlation, progress=progress,
+                network, options.seeds, q=options.q, correlation=options.correlation, dtype=options.dtype,
+                progress=progress,
                 **_command.simulation(options), **_machine.keywords(options, _results.file_name(label)),
             )  # fmt: skip
     if not leads:

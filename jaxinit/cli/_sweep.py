@@ -61,6 +61,10 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         "--correlation", type=_options.values, default=[0.5], metavar="C[,C...]",
         help="of the two inputs (default: 0.5)",
     )  # fmt: skip
+    grid.add_argument(
+        "--dtype", metavar="NAME[,NAME...]",
+        help="compute as models of these dtypes do: bfloat16, float16, float32 (default: float32 of unlimited range)",
+    )  # fmt: skip
     _command.add_simulation(own)
     _machine.add(own)
     own.set_defaults(run=run_command)
@@ -78,6 +82,8 @@ def _grid(options: argparse.Namespace) -> dict[str, Any]:
     else:
         variances = options.weight_variance or [1.0, 1.5, 2.0, 2.5, 3.0]
         lists = {"weight_variance": variances, "ensemble": _options.split(options.ensemble), **lists}
+    if options.dtype is not None:
+        lists["dtype"] = _options.split(options.dtype)
     return {name: values if len(values) > 1 else values[0] for name, values in lists.items()}
 
 

@@ -111,7 +111,8 @@ def _signal(cells: Any, layout: Layout, wanted: dict[str, int]) -> dict[str, Any
     axes = (1, 2) if layout.apart else (0, 1, 2)
     top = jnp.atleast_1d(jnp.max(jnp.abs(cells), axis=axes))
     y = cells * power(-exponent(top), cells.dtype)[:, None, None]
-    squares = jnp.sum(jnp.square(y), axis=2)
+    # A product: the square of what was scaled here is read twice otherwise, and three times slower.
+    squares = jnp.einsum("apf,apf->ap", y, y, precision=jax.lax.Precision.HIGHEST)
     each = jnp.sum(squares, axis=1)
     alone = len(cells) != layout.examples
 

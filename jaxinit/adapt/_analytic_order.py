@@ -11,8 +11,10 @@ __all__ = ["largest", "softmax_square"]
 
 _Z = np.linspace(-9.0, 9.0, 601)
 _W = np.exp(-0.5 * _Z * _Z) / math.sqrt(2.0 * math.pi) * (_Z[1] - _Z[0])
+#: Where e^(k v - e^v) is not 0 to the digits of float64, and that density times the step, k = 1 and 2.
 _V = np.arange(-38.0, 5.0, 0.05)
 _ONE, _TWO = (np.exp(k * _V - np.exp(_V)) * (_V[1] - _V[0]) for k in (1, 2))
+#: The normal distribution function, to be interpolated: to 1e-7.
 _FINE = np.linspace(-9.0, 9.0, 18_001)
 _CDF = np.array([0.5 * math.erfc(-z / math.sqrt(2.0)) for z in _FINE])
 _LOG_CDF = np.log(np.array([max(0.5 * math.erfc(-z / math.sqrt(2.0)), 1e-300) for z in _Z]))
@@ -68,6 +70,9 @@ def _narrow(log_t: np.ndarray, s: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _wide(log_t: np.ndarray, s: float) -> tuple[np.ndarray, np.ndarray]:
-    """The same over v = u + log t, which exp(-e^v) cuts off within a few units however wide u is; by parts."""
+    """The same over v = u + log t, P the distribution of u and p its density: sharp in v alone, however wide u is.
+
+        E[exp(-t e^u)] = int e^(v - e^v) P(v - log t) dv  (by parts),   the other = int e^(2v - e^v) p(v - log t) dv
+    """
     z = (_V - log_t[:, None]) / s
     return np.interp(z, _FINE, _CDF) @ _ONE, np.exp(-0.5 * z * z) @ _TWO / (math.sqrt(2.0 * math.pi) * s)

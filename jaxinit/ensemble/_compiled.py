@@ -58,7 +58,7 @@ def seed_by_seed(
     return _joined(tuple(found), counts, keep, mesh)
 
 
-#: Seeds at work at the same time where each is a call of its own: one computes what the other cannot share out.
+#: Seeds at work at the same time where each is a call of its own: while one computes, the next is dispatched.
 AT_WORK = 2
 
 

@@ -72,7 +72,7 @@ def _narrow(log_t: np.ndarray, s: float) -> tuple[np.ndarray, np.ndarray]:
 def _wide(log_t: np.ndarray, s: float) -> tuple[np.ndarray, np.ndarray]:
     """The same over v = u + log t, P the distribution of u and p its density: sharp in v alone, however wide u is.
 
-        E[exp(-t e^u)] = int e^(v - e^v) P(v - log t) dv  (by parts),   the other = int e^(2v - e^v) p(v - log t) dv
+    E[exp(-t e^u)] = int e^(v - e^v) P(v - log t) dv  (by parts),   the other = int e^(2v - e^v) p(v - log t) dv
     """
     z = (_V - log_t[:, None]) / s
     return np.interp(z, _FINE, _CDF) @ _ONE, np.exp(-0.5 * z * z) @ _TWO / (math.sqrt(2.0 * math.pi) * s)

@@ -6,6 +6,7 @@ from jaxinit.probe._probe import probe as probe
 from jaxinit.probe._products import Dependence as Dependence
 from jaxinit.probe._products import Figures as Figures
 from jaxinit.probe._products import Layer as Layer
+from jaxinit.probe._products import Norms as Norms
 from jaxinit.probe._products import Product as Product
 from jaxinit.probe._products import Products as Products
 from jaxinit.probe._products import batches as batches

@@ -25,7 +25,7 @@ from jaxinit.probe._plan import Plan
 from jaxinit.probe._program import Measure, streams
 from jaxinit.probe._trace import Traced, refused, trace
 
-__all__ = ["Dependence", "Figures", "Layer", "Product", "Products", "batches", "products"]
+__all__ = ["Dependence", "Figures", "Layer", "Norms", "Product", "Products", "batches", "products"]
 
 _LN2 = math.log(2.0)
 #: Of the keys that draw inputs: distinct from the small numbers that models fold in.
@@ -56,12 +56,21 @@ class Figures(NamedTuple):
 
     `log_second_moment`: natural log of the mean over units, examples and repetitions of the value's square; -inf for
     a signal that is 0, inf for one that is not finite. `mean`: the mean of the value. `log_gradient`: natural log of
-    the sum of squares of what `Products.partial` sends back to the value; None from `Products.forward`.
+    the sum of squares of what `Products.partial` or `Products.backward` sends back to the value; None from
+    `Products.forward`.
     """
 
     log_second_moment: Any
     mean: Any
     log_gradient: Any = None
+
+
+class Norms(NamedTuple):
+    """Euclidean norms of the parameters and of their gradients, layer by layer: those of a parameter with `stacks` are
+    as many as it has layers, one after the other, in the order of `Products.names`."""
+
+    parameters: Any
+    gradients: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +135,7 @@ class Products:
         self._forward = Measure(plan, watched, layout, traced.output, None, None)
         renewed = Watched(plan.block, plan.places, chosen, layout, _signs)
         self._partial = Measure(plan, renewed, layout, traced.output, _total, None)
+        self._backward = Measure(plan, watched, layout, traced.output, self._signed, None)
         self._loss = loss
         self._rows = _rows(plan, watched.watched, self.products)
         sizes = np.sum(self._rows >= 0, axis=1) * [float(p.size) for p in self.products]
@@ -186,9 +196,14 @@ class Products:
         """As `forward`, and partial Jacobians: every product l sends signs r_l of its own back, in place of the
         gradient that arrives at it, and sum_l |J_lp^T r_l|^2 is measured at each p, whose value enters l with no other
         product in between. Over signs that is sum_l |J_lp|_F^2, whatever comes after l."""
-        found = self._partial(self._tree(leaves), state, args, None, streams(key))
-        gradient = self._pooled(found["grad_second_moment"]) + self.log_sizes
-        return Figures(self._pooled(found["second_moment"]), self._means(found["mean"]), gradient)
+        return self._figures(self._partial(self._tree(leaves), state, args, None, streams(key)))
+
+    def backward(self, leaves: Sequence[Any], state: Any, args: Any, key: Any) -> tuple[Figures, Norms]:
+        """As `forward`, and the gradients of L = sum over examples of <r_a, f(x_a)>, r_a independent random signs over
+        sqrt(n_out), n_out the size of the output for one example. On average over r the sum of squares of the gradient
+        at a value is |J|_F^2 / n_out, J the Jacobian from there to the outputs of all examples."""
+        found = self._backward(self._tree(leaves), state, args, None, streams(key))
+        return self._figures(found), Norms(found["parameter norm"], found["parameter gradient_norm"])
 
     def loss(self, leaves: Sequence[Any], state: Any, args: Any, labels: Any, key: Any) -> Any:
         """The scalar that is differentiated."""
@@ -196,6 +211,19 @@ class Products:
         with jax.numpy_dtype_promotion("standard"):
             output = self.model.apply(self._tree(leaves), state, args, keys["dropout"])
             return self._loss(output, labels, keys["loss"])
+
+    def _signed(self, output: Any, labels: Any, key: Any) -> Any:
+        leaves = [v for v in jax.tree.leaves(output) if jnp.issubdtype(v.dtype, jnp.floating)]
+        total = jnp.zeros((), jnp.float32)
+        for n, leaf in enumerate(leaves):
+            sign = jax.random.rademacher(jax.random.fold_in(key, n), leaf.shape, leaf.dtype)
+            units = max(1, leaf.size // self.examples)
+            total = total + jnp.sum((sign * leaf).astype(jnp.float32)) / math.sqrt(units)
+        return total
+
+    def _figures(self, found: Mapping[str, Any]) -> Figures:
+        gradient = self._pooled(found["grad_second_moment"]) + self.log_sizes
+        return Figures(self._pooled(found["second_moment"]), self._means(found["mean"]), gradient)
 
     def _tree(self, leaves: Sequence[Any]) -> Any:
         return jax.tree.unflatten(jax.tree.structure(self.abstract[0]), list(leaves))

@@ -164,9 +164,9 @@ class Network:
             kernel's centre, zeros elsewhere: Xiao et al. 2018); an `initializer` is asked for kernels
             (*kernel, n_in, n_out). Units are the channels at all places, also for `norm`.
         tied: a recurrent network: one W and one b for all layers, which are `depth` steps of time from the state x.
-            Needs equal widths. In the limit of infinite width it has the law of the network of independent layers
-            (Chen, Pennington & Schoenholz 2018, "Dynamical isometry and a mean field theory of RNNs"; Yang 2020,
-            "Tensor programs III"); at finite width it has not.
+            Needs equal widths. In the limit of infinite width, and without skips, its figures at each step are those
+            of the network of independent layers (Chen, Pennington & Schoenholz 2018, "Dynamical isometry and a mean
+            field theory of RNNs"; Yang 2020, "Tensor programs III"); at finite width they are not.
         input_weight_variance: sigma_u^2 of a recurrent network (tied=True) that reads an input x_t at every step,
 
                 z_t = W phi(z_(t-1)) + U x_t + b,   phi(z_0) = 0,   t = 1 .. depth,
@@ -347,8 +347,9 @@ class Network:
         return f"{self.activation.name} {law}{bias}{extras}"
 
 
-def require_fully_connected(where: str, network: Any) -> None:
-    """Raises for what is no Network, or one with places, which theories of one vector a layer do not cover."""
+def require_fully_connected(where: str, network: Any, *, driven: bool = False) -> None:
+    """Raises for what is no Network, or one with places, which theories of one vector a layer do not cover; or, unless
+    `driven`, one that reads an input at every step."""
     if not isinstance(network, Network):
         raise checks.wrong_type(where, "network", "a jaxinit.Network", network)
     if network.spatial is not None:
@@ -357,10 +358,10 @@ def require_fully_connected(where: str, network: Any) -> None:
             "For convolutional networks use jaxinit.meanfield.convolution, the map of covariances between places, or "
             "jaxinit.simulate.",
         )  # fmt: skip
-    if network.driven:
+    if network.driven and not driven:
         raise checks.bad(
             where, "network", "without input_weight_variance", network,
-            "Networks that read an input at every step are simulated, by jaxinit.simulate.",
+            "For networks that read an input at every step use jaxinit.meanfield.propagate or jaxinit.simulate.",
         )  # fmt: skip
 
 

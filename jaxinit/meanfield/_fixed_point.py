@@ -92,17 +92,30 @@ class FixedPoint:
 
 
 def fixed_point(
-    activation: Any, weight_variance: float, bias_variance: float = 0.0, *, q0: float = 1.0
+    activation: Any,
+    weight_variance: float,
+    bias_variance: float = 0.0,
+    *,
+    q0: float = 1.0,
+    input_variance: float = 0.0,
+    input_correlation: float = 1.0,
 ) -> FixedPoint:
     """The fixed point a deep network reaches from pre-activations of mean square q0.
 
-        q* = sigma_w^2 E[phi(sqrt(q*) z)^2] + sigma_b^2,    c* = C(c*) on q*
+        q* = sigma_w^2 E[phi(sqrt(q*) z)^2] + sigma_b^2 + v,    c* = C(c*) on q*
+
+    Of a recurrent network that reads inputs, where it settles when they keep one length, and one angle between the two
+    sequences: c* says how far apart states are, 1 / xi_c how fast what was read before is forgotten (Chen, Pennington
+    & Schoenholz 2018). Two sequences that are not the same end apart in every phase: c* < 1 for c_x < 1.
 
     Args:
         activation: name, callable or Activation.
         weight_variance: sigma_w^2, at least 0.
         bias_variance: sigma_b^2, at least 0.
         q0: where the length starts; it matters only where several fixed points are stable (gelu, silu).
+        input_variance: v = sigma_u^2 |x_t|^2 / n of a recurrent network's inputs; 0 for other networks.
+        input_correlation: c_x, the cosine of the two inputs of a step; 1: both sequences are the same, and only their
+            first states differ.
 
     Returns:
         `FixedPoint`, floats to about 1e-12 (q*, chi) and 1e-10 (c*, xi), whatever the x64 flag. Its `status`
@@ -118,25 +131,31 @@ def fixed_point(
         (0.889425, 0.567225, 1.092338, 'chaotic')
         >>> fixed_point("relu", 2.0, 0.1).status
         'diverges'
+        >>> read = fixed_point("tanh", 1.0, input_variance=0.1, input_correlation=0.0)  # unrelated sequences
+        >>> round(read.q, 6), round(read.c, 6), round(read.xi_c, 3)
+        (0.294985, 0.0, 2.305)
     """
     where = "fixed_point"
     activation = get(activation)
     sw2 = float(checks.number(where, "weight_variance", weight_variance, at_least=0.0))
     sb2 = float(checks.number(where, "bias_variance", bias_variance, at_least=0.0))
     q0 = float(checks.number(where, "q0", q0, above=0.0))
+    v = float(checks.number(where, "input_variance", input_variance, at_least=0.0))
+    c_x = float(checks.number(where, "input_correlation", input_correlation, at_least=-1.0, at_most=1.0))
+    sb2, parted = sb2 + v, v * (1.0 - c_x)  # to lengths an input is as a bias
     homogeneous = _homogeneity(activation)
     if homogeneous is not None:
-        return _homogeneous(activation, sw2, sb2, q0, homogeneous)
+        return _homogeneous(activation, sw2, sb2, q0, homogeneous, parted)
     points = _lengths(activation, sw2, sb2)
     here = sw2 * second_moment(activation, q0) + sb2 - q0
     monotone = bool((scan(activation).growth >= -1e-12).all())
     if not monotone and len(points) == 1:
-        return _describe(activation, sw2, sb2, points[0])
+        return _describe(activation, sw2, sb2, points[0], parted)
     if here >= 0.0:
         above = [q for q in points if q >= q0]
-        return _describe(activation, sw2, sb2, above[0] if above else math.inf)
+        return _describe(activation, sw2, sb2, above[0] if above else math.inf, parted)
     below = [q for q in points if q <= q0]
-    return _describe(activation, sw2, sb2, below[-1] if below else 0.0)
+    return _describe(activation, sw2, sb2, below[-1] if below else 0.0, parted)
 
 
 def all_fixed_points(
@@ -267,7 +286,7 @@ def depth_scale(slope: float) -> float:
     return -1.0 / math.log(slope) if slope != 1.0 else math.inf
 
 
-def _describe(activation: Activation, sw2: float, sb2: float, q: float) -> FixedPoint:
+def _describe(activation: Activation, sw2: float, sb2: float, q: float, parted: float = 0.0) -> FixedPoint:
     if q == 0.0 or math.isinf(q):
         near = float(scan(activation).q[0 if q == 0.0 else -1])
         chi_q = sw2 * moments(activation, near).second_growth
@@ -281,7 +300,7 @@ def _describe(activation: Activation, sw2: float, sb2: float, q: float) -> Fixed
     status = "stable" if abs(chi_q) <= 1.0 else "unstable"
     if jumps(activation):
         status, chi_1 = "discontinuous", math.inf
-    epsilon, chi_c = _correlation(activation, sw2, q, chi_1)
+    epsilon, chi_c = _correlation(activation, sw2, q, chi_1, parted)
     return _point(q, chi_q, epsilon, chi_1, chi_c, status)
 
 
@@ -290,32 +309,40 @@ def _point(q: float, chi_q: float, epsilon: float, chi_1: float, chi_c: float, s
     return FixedPoint(q, chi_q, 1.0 - epsilon, epsilon, chi_1, chi_c, *scales, _phase(chi_1), status)
 
 
-def _correlation(activation: Activation, sw2: float, q: float, chi_1: float) -> tuple[float, float]:
-    """1 - c* and the slope of the correlation map there.
+def _correlation(
+    activation: Activation, sw2: float, q: float, chi_1: float, parted: float = 0.0
+) -> tuple[float, float]:
+    """1 - c* and the slope of the correlation map there; `parted`: v (1 - c_x), what inputs add to q (1 - c).
 
-    The map is a power series of c with terms of one sign, hence convex on [0, 1]: c* = 1 unless chi_1 > 1,
-    and then (1 - C(c)) / (1 - c) falls from chi_1 at c = 1 through 1 at c* exactly once.
+    The map is a power series of c with terms of one sign, hence convex on [0, 1]: c* = 1 unless chi_1 > 1 or inputs
+    part, and then (1 - C(c)) / (1 - c) falls from chi_1 (or infinity) at c = 1 through 1 at c* exactly once; where C(0)
+    is negative, as inputs of an obtuse angle can make it, c* is where it falls through 1 below c = 0.
     """
-    if chi_1 <= 1.0 + 1e-12:
+    if chi_1 <= 1.0 + 1e-12 and parted == 0.0:
         return 0.0, chi_1
-    scale = sw2 * second_moment(activation, q) / q
+    scale, read = sw2 * second_moment(activation, q) / q, parted / q
 
     def f(log_epsilon: float) -> tuple[float, float]:
-        epsilon = math.exp(log_epsilon)
+        epsilon = min(math.exp(log_epsilon), 2.0)
         found = host_pair(activation, q, q, epsilon)
-        mapped = scale * found.difference
+        mapped = scale * found.difference + read
         return math.log(mapped / epsilon), sw2 * found.slope_product * epsilon / mapped - 1.0
 
     at_one = host_pair(activation, q, q, 1.0)
-    if scale * at_one.difference >= 1.0 - 1e-14:
+    past = scale * at_one.difference + read - 1.0
+    if abs(past) <= 1e-14 or (past > 0.0 and parted == 0.0):
         return 1.0, sw2 * at_one.slope_product
-    if math.isinf(chi_1):
-        low = -60.0
+    if past > 0.0:
+        low, high = 0.0, math.log(2.0)
     else:
-        low = math.log(min(0.5, 1e-3 * (chi_1 - 1.0)))
-    while f(low)[0] < 0.0 and low > -600.0:
-        low *= 2.0
-    epsilon = math.exp(_log_root(f, low, 0.0))
+        high = 0.0
+        if math.isinf(chi_1):
+            low = -60.0
+        else:
+            low = math.log(min(0.5, max(1e-3 * (chi_1 - 1.0), 0.5 * read)))
+        while f(low)[0] < 0.0 and low > -600.0:
+            low *= 2.0
+    epsilon = min(math.exp(_log_root(f, low, high)), 2.0)
     return epsilon, sw2 * host_pair(activation, q, q, epsilon).slope_product
 
 
@@ -339,7 +366,9 @@ def _log_root(f: Callable[[float], tuple[float, float]], lo: float, hi: float) -
     return x
 
 
-def _homogeneous(activation: Activation, sw2: float, sb2: float, q0: float, ratio: float) -> FixedPoint:
+def _homogeneous(
+    activation: Activation, sw2: float, sb2: float, q0: float, ratio: float, parted: float = 0.0
+) -> FixedPoint:
     """phi(a x) = a phi(x) for a > 0: the length map is the line sigma_w^2 ratio q + sigma_b^2."""
     slope = sw2 * ratio
     slope = 1.0 if abs(slope - 1.0) < 4e-15 else slope
@@ -353,5 +382,5 @@ def _homogeneous(activation: Activation, sw2: float, sb2: float, q0: float, rati
     if sb2 == 0.0:
         return _point(0.0, slope, math.nan, chi_1, math.nan, "zero")
     q = sb2 / (1.0 - slope)
-    epsilon, chi_c = _correlation(activation, sw2, q, chi_1)
+    epsilon, chi_c = _correlation(activation, sw2, q, chi_1, parted)
     return _point(q, slope, epsilon, chi_1, chi_c, "stable")

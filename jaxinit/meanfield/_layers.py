@@ -16,7 +16,9 @@ and "post", where the stream x = alpha x + beta phi(z) has unit mean m, and z is
     p'   = alpha^2 p   + 2 alpha beta m E[phi] + beta^2 branch,      m' = alpha m + beta E[phi],
     gap' = alpha^2 gap + beta^2 branch gap,                          q' = sigma_w^2 p' + sigma_b^2
 
-(Yang & Schoenholz 2017, "Mean field residual networks: on the edge of chaos").
+(Yang & Schoenholz 2017, "Mean field residual networks: on the edge of chaos"). What a recurrent network reads at every
+step adds v to sigma_b^2, and v (1 - c_x) to sigma_w^2 times a gap (Chen, Pennington & Schoenholz 2018); it starts from
+h = 0.
 """
 
 from __future__ import annotations
@@ -39,7 +41,11 @@ _PAIRED = (1e-8, 1e6)  # beyond, E[phi'(u) phi'(v)] no longer depends on q
 
 
 class Rule(NamedTuple):
-    """What a layer does; `weight_variance` has one entry a layer. A plain network is "pre" with alpha 0, beta 1."""
+    """What a layer does; `weight_variance` has one entry a layer. A plain network is "pre" with alpha 0, beta 1.
+
+    `read`: sigma_u^2 of a network that reads an input at every step, without skips here; None of one that has its input
+    before the first.
+    """
 
     weight_variance: np.ndarray
     bias_variance: float
@@ -48,6 +54,7 @@ class Rule(NamedTuple):
     keep: float = 1.0
     post: bool = False
     normed: bool = False
+    read: float | None = None
 
 
 class Layers(NamedTuple):
@@ -78,7 +85,10 @@ def exact(activation: Activation, rule: Rule, q: float, epsilon: float) -> Layer
     """By exact integrals, from inputs of mean square q and 1 - cosine epsilon."""
     weights, sb2 = rule.weight_variance.tolist(), rule.bias_variance
     stream, mean, stream_gap = q, 0.0, q * epsilon
-    length, gap = weights[0] * q + sb2, weights[0] * q * epsilon
+    length, gap, read_gap = weights[0] * q + sb2, weights[0] * q * epsilon, 0.0
+    if rule.read is not None:
+        sb2, read_gap = sb2 + rule.read * q, rule.read * q * epsilon
+        length, gap = sb2, read_gap
     rows = []
     for l in range(len(weights)):
         eps = gap / length if length > 0.0 else math.nan
@@ -101,7 +111,7 @@ def exact(activation: Activation, rule: Rule, q: float, epsilon: float) -> Layer
             h, h_gap = branch, branch_gap
             new = (
                 (a * a * length if a else 0.0) + b * b * (following * h + sb2),
-                (a * a * gap if a else 0.0) + b * b * following * h_gap,
+                (a * a * gap if a else 0.0) + b * b * (following * h_gap + read_gap),
             )
         rows.append((log(length), eps, log(slope), slopes, log(h), h_gap / h if h > 0.0 else math.nan))
         length, gap = new
@@ -138,14 +148,17 @@ def tabulated(activation: Activation, rule: Rule, q: float, epsilon: float) -> L
     factors = np.full((depth, 2), [2.0 * log(rule.alpha), 2.0 * log(rule.beta)])
     if rule.post:
         factors[0] = -math.inf, 0.0
-    first = float(np.logaddexp(weights[0] + log(q), log(rule.bias_variance)))
+    before, added, read_gap = log(q), rule.bias_variance, -math.inf
+    if rule.read is not None:
+        before, added, read_gap = -math.inf, added + rule.read * q, log(rule.read * q * epsilon)
+    first = float(np.logaddexp(weights[0] + before, log(added)))
     noise = log((1.0 - rule.keep) / rule.keep)
     kind = {"post": rule.post, "normed": rule.normed}
     with float64():
         log_q, log_v, log_slope, log_h = (
             np.asarray(v)
             for v in _lengths_scan(
-                held, log(low), log(high), log(rule.bias_variance), log(rule.keep), (first, log(q)),
+                held, log(low), log(high), log(added), log(rule.keep), (first, before),
                 (following, factors), **kind,
             )
         )  # fmt: skip
@@ -157,14 +170,20 @@ def tabulated(activation: Activation, rule: Rule, q: float, epsilon: float) -> L
         return Layers(log_q, undefined, log_slope, undefined, log_h, undefined)
     ends = float(seen.min()), float(seen.max())
     held = table(activation, math.exp(ends[0]), math.exp(ends[1]), negative=epsilon > 1.0)
-    gap = log(q) + log(epsilon) + (0.0 if rule.post else weights[0])
+    gap = read_gap if rule.read is not None else log(q) + log(epsilon) + (0.0 if rule.post else weights[0])
     now = weights if rule.post else np.zeros(depth)
     scale = np.zeros(depth) if rule.post else following
     with float64():
         log_epsilon, products, log_h_gap = (
             np.asarray(v)
             for v in _pairs_scan(
-                held, *ends, noise, gap, (log_q, log_s, log_v, factors, now, scale), post=rule.post
+                held,
+                *ends,
+                noise,
+                read_gap,
+                gap,
+                (log_q, log_s, log_v, factors, now, scale),
+                post=rule.post,
             )
         )
     with np.errstate(over="ignore", invalid="ignore"):
@@ -215,7 +234,9 @@ def _lengths_scan(
 
 
 @functools.partial(jax.jit, static_argnames="post")
-def _pairs_scan(held: Table, low: Any, high: Any, noise: Any, log_gap: Any, xs: Any, *, post: bool) -> Any:
+def _pairs_scan(
+    held: Table, low: Any, high: Any, noise: Any, read_gap: Any, log_gap: Any, xs: Any, *, post: bool
+) -> Any:
     """log(1 - c), E[phi' phi'] and log of the gap of h, of each layer."""
 
     def step(log_gap: Any, x: Any) -> Any:
@@ -225,7 +246,7 @@ def _pairs_scan(held: Table, low: Any, high: Any, noise: Any, log_gap: Any, xs: 
             at_length(held, jnp.exp(jnp.clip(log_s, low, high))), jnp.minimum(jnp.exp(log_epsilon), 2.0)
         )
         branch = jnp.logaddexp(log_v + noise, jnp.log(value) + log_s + log_epsilon)
-        new = jnp.logaddexp(log_a2 + log_gap, log_b2 + scale + branch)
+        new = jnp.logaddexp(log_a2 + log_gap, log_b2 + jnp.logaddexp(scale + branch, read_gap))
         return new, (log_epsilon, products, new if post else branch)
 
     return jax.lax.scan(step, jnp.asarray(log_gap, dtype=float), xs)[1]

@@ -33,16 +33,20 @@ def on_host(*values: Any) -> bool:
     return all(isinstance(v, numbers.Real) or (isinstance(v, np.generic) and v.shape == ()) for v in values)
 
 
-def length_map(activation: Any, q: Any, weight_variance: Any, bias_variance: Any = 0.0) -> Any:
+def length_map(
+    activation: Any, q: Any, weight_variance: Any, bias_variance: Any = 0.0, *, input_variance: Any = 0.0
+) -> Any:
     """One layer's map of the mean square of pre-activations, at infinite width.
 
-        Q(q) = sigma_w^2 E[phi(sqrt(q) z)^2] + sigma_b^2,   z ~ N(0, 1)
+        Q(q) = sigma_w^2 E[phi(sqrt(q) z)^2] + sigma_b^2 + v,   z ~ N(0, 1)
 
     Args:
         activation: name, callable or Activation.
         q: mean square of the pre-activations, at least 0.
         weight_variance: sigma_w^2, with Var(W_ij) = sigma_w^2 / n_in.
         bias_variance: sigma_b^2.
+        input_variance: v, of a recurrent network that reads x_t at every step: v = sigma_u^2 |x_t|^2 / n is what U x_t
+            adds (Chen, Pennington & Schoenholz 2018, "Dynamical isometry and a mean field theory of RNNs").
 
     Example:
         >>> from jaxinit.meanfield import length_map
@@ -50,11 +54,13 @@ def length_map(activation: Any, q: Any, weight_variance: Any, bias_variance: Any
         3.5
     """
     activation = get(activation)
-    _check("length_map", q=q, weight_variance=weight_variance, bias_variance=bias_variance)
-    if on_host(q, weight_variance, bias_variance):
-        return float(weight_variance) * second_moment(activation, float(q)) + float(bias_variance)
-    q, weight_variance, bias_variance = _floats(q, weight_variance, bias_variance)
-    return weight_variance * _vectorized(_second, activation, q) + bias_variance
+    given = {"q": q, "weight_variance": weight_variance, "bias_variance": bias_variance}
+    _check("length_map", **given, input_variance=input_variance)
+    if on_host(*given.values(), input_variance):
+        added = float(bias_variance) + float(input_variance)
+        return float(weight_variance) * second_moment(activation, float(q)) + added
+    q, weight_variance, bias_variance, input_variance = _floats(*given.values(), input_variance)
+    return weight_variance * _vectorized(_second, activation, q) + bias_variance + input_variance
 
 
 def chi(activation: Any, q: Any, weight_variance: Any, c: Any = 1.0) -> Any:
@@ -87,10 +93,19 @@ def chi(activation: Any, q: Any, weight_variance: Any, c: Any = 1.0) -> Any:
     return weight_variance * slopes
 
 
-def correlation_map(activation: Any, c: Any, q: Any, weight_variance: Any, bias_variance: Any = 0.0) -> Any:
+def correlation_map(
+    activation: Any,
+    c: Any,
+    q: Any,
+    weight_variance: Any,
+    bias_variance: Any = 0.0,
+    *,
+    input_variance: Any = 0.0,
+    input_correlation: Any = 1.0,
+) -> Any:
     """One layer's map of the correlation of two inputs' pre-activations, at infinite width.
 
-        C(c) = (sigma_w^2 E[phi(u) phi(v)] + sigma_b^2) / sqrt(Q(q_a) Q(q_b)),   corr(u, v) = c
+        C(c) = (sigma_w^2 E[phi(u) phi(v)] + sigma_b^2 + v c_x) / sqrt(Q(q_a) Q(q_b)),   corr(u, v) = c
 
     At a fixed point q* of the length map this is the map of Poole et al. 2016. Near c = 1 use
     `one_minus_correlation_map`, which loses nothing.
@@ -101,6 +116,8 @@ def correlation_map(activation: Any, c: Any, q: Any, weight_variance: Any, bias_
         q: their mean square, or a pair (q_a, q_b) of them.
         weight_variance: sigma_w^2.
         bias_variance: sigma_b^2.
+        input_variance: v of a recurrent network that reads an input at every step, as in `length_map`.
+        input_correlation: c_x, the cosine of the two inputs of this step, in [-1, 1].
 
     Example:
         >>> from jaxinit.meanfield import correlation_map
@@ -109,13 +126,21 @@ def correlation_map(activation: Any, c: Any, q: Any, weight_variance: Any, bias_
         >>> round(correlation_map("relu", 0.0, (1.0, 5.0), 2.0), 9)
         0.318309886
     """
-    _check_correlation("correlation_map", "c", c, -1.0, 1.0)
-    mapped = _one_minus("correlation_map", activation, 1.0 - c, q, weight_variance, bias_variance)
-    return 1.0 - mapped
+    where = "correlation_map"
+    _check_correlation(where, "c", c, -1.0, 1.0)
+    read = input_variance, input_correlation
+    return 1.0 - _one_minus(where, activation, 1.0 - c, q, weight_variance, bias_variance, *read)
 
 
 def one_minus_correlation_map(
-    activation: Any, epsilon: Any, q: Any, weight_variance: Any, bias_variance: Any = 0.0
+    activation: Any,
+    epsilon: Any,
+    q: Any,
+    weight_variance: Any,
+    bias_variance: Any = 0.0,
+    *,
+    input_variance: Any = 0.0,
+    input_correlation: Any = 1.0,
 ) -> Any:
     """The correlation map in epsilon = 1 - c: 1 - C(1 - epsilon), without cancellation down to any epsilon >
     0.
@@ -128,22 +153,47 @@ def one_minus_correlation_map(
         >>> f"{one_minus_correlation_map('relu', 1e-12, 1.0, 2.0):.9e}"
         '9.999996999e-13'
     """
-    _check_correlation("one_minus_correlation_map", "epsilon", epsilon, 0.0, 2.0)
-    return _one_minus("one_minus_correlation_map", activation, epsilon, q, weight_variance, bias_variance)
+    where = "one_minus_correlation_map"
+    _check_correlation(where, "epsilon", epsilon, 0.0, 2.0)
+    read = input_variance, input_correlation
+    return _one_minus(where, activation, epsilon, q, weight_variance, bias_variance, *read)
 
 
 def _one_minus(
-    where: str, activation: Any, epsilon: Any, q: Any, weight_variance: Any, bias_variance: Any
+    where: str,
+    activation: Any,
+    epsilon: Any,
+    q: Any,
+    weight_variance: Any,
+    bias_variance: Any,
+    input_variance: Any,
+    input_correlation: Any,
 ) -> Any:
     activation = get(activation)
     qa, qb = q if isinstance(q, (tuple, list)) else (q, q)
     _check(where, q=qa, weight_variance=weight_variance, bias_variance=bias_variance)
-    _check(where, q=qb)
-    if on_host(epsilon, qa, qb, weight_variance, bias_variance):
-        numbers_ = (float(v) for v in (epsilon, qa, qb, weight_variance, bias_variance))
-        return next_epsilon(activation, *numbers_)
-    epsilon, qa, qb, weight_variance, bias_variance = _floats(epsilon, qa, qb, weight_variance, bias_variance)
-    return _traced_one_minus(activation, epsilon, qa, qb, weight_variance, bias_variance)
+    _check(where, q=qb, input_variance=input_variance)
+    _check_correlation(where, "input_correlation", input_correlation, -1.0, 1.0)
+    given = epsilon, qa, qb, weight_variance, bias_variance, input_variance, input_correlation
+    if on_host(*given):
+        return _host_one_minus(activation, *(float(x) for x in given))
+    epsilon, qa, qb, weight_variance, bias_variance, v, c_x = _floats(*given)
+    added = bias_variance + v
+    mapped = _traced_one_minus(activation, epsilon, qa, qb, weight_variance, added)
+    if on_host(input_variance, input_correlation) and (input_variance == 0.0 or input_correlation == 1.0):
+        return mapped
+    roots = [jnp.sqrt(weight_variance * _vectorized(_second, activation, x) + added) for x in (qa, qb)]
+    return mapped + v * (1.0 - c_x) / (roots[0] * roots[1])
+
+
+def _host_one_minus(
+    activation: Activation, epsilon: float, qa: float, qb: float, sw2: float, sb2: float, v: float, c_x: float
+) -> float:
+    mapped = next_epsilon(activation, epsilon, qa, qb, sw2, sb2 + v)  # equal inputs are as a bias
+    if v == 0.0 or c_x == 1.0:
+        return mapped
+    lengths = [sw2 * second_moment(activation, x) + sb2 + v for x in (qa, qb)]
+    return mapped + v * (1.0 - c_x) / math.sqrt(lengths[0] * lengths[1])
 
 
 def _traced_combination(

@@ -16,6 +16,7 @@ recursion itself, with skips, normalization and dropout. Products over depth are
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from jaxinit._core import checks
 from jaxinit.activations._panels import jumps
 from jaxinit.meanfield._finite_width import finite_width, is_homogeneous
 from jaxinit.meanfield._layers import Gradients, Layers, Rule, exact, gradients, log, tabulated
+from jaxinit.meanfield._recurrent import over_time
 from jaxinit.meanfield._units import dead_fraction, saturated_fraction, zero_fraction
 from jaxinit.network import Network, require_fully_connected
 from jaxinit.records import Propagation, Statistic, provenance
@@ -37,9 +39,11 @@ def propagate(network: Network, *, q: float = 1.0, correlation: float = 0.5) -> 
 
     Args:
         network: a `jaxinit.Network`, with skips, normalization or dropout or without. Weights given by an
-            initializer enter by the variance of its law, layer by layer.
+            initializer enter by the variance of its law, layer by layer. A recurrent one (tied=True) with skips, whose
+            states are correlated over time, has at most 1,000 steps.
         q: mean square of the inputs' entries.
-        correlation: cosine of the two inputs, in [-1, 1].
+        correlation: cosine of the two inputs, in [-1, 1]; both hold at every step of a network that reads an input at
+            every step, and inputs of different steps are taken for orthogonal (which matters with skips only).
 
     Returns:
         `Propagation` with sites "1" .. "L" and two inputs, each figure exact (standard error 0, count 0):
@@ -56,7 +60,9 @@ def propagate(network: Network, *, q: float = 1.0, correlation: float = 0.5) -> 
     compiled scan (about 1e-8 a layer).
 
     References:
-        Schoenholz et al. 2017; Yang & Schoenholz 2017, "Mean field residual networks: on the edge of chaos".
+        Schoenholz et al. 2017; Yang & Schoenholz 2017, "Mean field residual networks: on the edge of chaos"; Chen,
+        Pennington & Schoenholz 2018, "Dynamical isometry and a mean field theory of RNNs"; Yang 2020, "Tensor programs
+        III: neural matrix laws" (one W for all steps).
 
     Example:
         >>> import jaxinit as ji
@@ -70,7 +76,7 @@ def propagate(network: Network, *, q: float = 1.0, correlation: float = 0.5) -> 
         5.278
     """
     where = "propagate"
-    require_fully_connected(where, network)
+    require_fully_connected(where, network, driven=True)
     activation = network.activation
     if jumps(activation):
         raise checks.bad(
@@ -79,13 +85,17 @@ def propagate(network: Network, *, q: float = 1.0, correlation: float = 0.5) -> 
     q = float(checks.number(where, "q", q, at_least=0.0))
     correlation = float(checks.number(where, "correlation", correlation, at_least=-1.0, at_most=1.0))
     rule = rule_of(network)
-    run = exact if network.depth <= _EXACT_DEPTH else tabulated
-    layers = run(activation, rule, q, 1.0 - correlation)
-    back = gradients(rule, layers)
+    if network.tied and network.residual is not None:
+        layers, back = over_time(where, activation, rule, q, 1.0 - correlation)
+    else:
+        run = exact if network.depth <= _EXACT_DEPTH else tabulated
+        layers = run(activation, rule, q, 1.0 - correlation)
+        back = gradients(rule, layers)
 
     log_grad = back.log_total - np.log(np.asarray(network.widths, dtype=np.float64))
     seen = np.where(np.isnan(layers.log_q), np.nan, 0.0) if rule.normed else layers.log_q
-    log_norm = _log_weight_gradient(network, rule, layers, back, log(q), 1.0 - correlation)
+    before = -math.inf if network.driven else log(q)
+    log_norm = _log_weight_gradient(network, rule, layers, back, before, 1.0 - correlation)
     n_out = np.asarray([n for _, n in network.shapes], dtype=np.float64)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         fields: dict[str, Any] = {
@@ -134,6 +144,7 @@ def rule_of(network: Network) -> Rule:
     return Rule(
         np.asarray(variances), float(network.bias_variance), alpha, beta, 1.0 - float(network.dropout),
         skip is not None and skip.order == "post", network.norm is not None,
+        float(network.input_weight_variance) if network.driven else None,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,8 +62,24 @@ class Devices:
         """ "cpu", "gpu", "tpu"."""
         return str(self.every[0].platform)
 
+    def lanes(self) -> int:
+        """How many chunks a device computes at the same time: on a CPU one for each core that it has to itself.
+
+        XLA divides single operations among cores, which gains little where they are small.
+        """
+        if len(self.own) != 1 or self.platform != "cpu":
+            return 1
+        return max(1, _cores() // len(jax.local_devices()))
+
     def mesh(self) -> Mesh | None:
         """A mesh with one Auto axis over this process's devices; None if the default device is the only one."""
         if self.own in ((), (jax.local_devices()[0],)):
             return None
         return Mesh(np.array(self.own), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
 
@@ -43,7 +44,8 @@ def run(
 ) -> tuple[dict[str, Moments], dict[str, np.ndarray] | None]:
     """Moments over seeds of every value that `one(key, data)` returns.
 
-    The seeds are cut into chunks of one size; a compiled call computes one chunk on each device, in batches.
+    The seeds are cut into chunks of one size; a compiled call computes one chunk on each device, in batches. A CPU that
+    is one device computes as many chunks of batches at a time as it has cores.
     Seed i is the key fold_in(key(root), i), so the networks drawn are the same, to the bit, whatever the
     split. What is computed from them is so to the compiler's rounding; and to the bit where the size of the chunks
     is the same, on any number of devices and processes: chunks are merged in their own order.
@@ -90,13 +92,15 @@ def run(
         }  # fmt: skip
         folder_of_run = Folder(where, resume, settled)
     with folder_of_run as folder:
-        split = _agreed(folder, Split.of(len(seeds), chunk, batch, len(team.every)))
+        lanes = team.lanes() if batch > 1 else 1
+        shares = len(team.every) * (lanes if jax.process_count() == 1 else 1)
+        split = _agreed(folder, Split.of(len(seeds), chunk, batch, shares))
         owners = [d.process_index for d in team.every]
         mine = split.of_process(owners, jax.process_index())
         if folder is not None:
             folder.begin(split, mine)
         compute = _Program(
-            where, one, data, seeds, key, min(batch, split.size), seed_by_seed, keep, team, split
+            where, one, data, seeds, key, min(batch, split.size), seed_by_seed, keep, team, split, lanes
         )
         groups: dict[int, Chunk] = {}
         done, total = 0, sum(stop - start for start, stop in map(split.bounds, mine))
@@ -136,29 +140,50 @@ class _Program:
 
     def __init__(
         self, where: str, one: Any, data: Any, seeds: np.ndarray, root: jax.Array, batch: int, seed_by_seed: bool,
-        keep: bool, team: Devices, split: Split,
+        keep: bool, team: Devices, split: Split, lanes: int,
     ) -> None:  # fmt: skip
         self.where, self.one, self.seeds, self.root = where, one, seeds, root
         self.batch, self.keep, self.team, self.split = batch, keep, team, split
         self.seed_by_seed = seed_by_seed and batch == 1
         self.mesh = team.mesh()
         self.data = data if self.mesh is None else _on_every(data, self.mesh)
+        self.lanes = lanes
+        self.compiled: Any = None
+        self.arrays = jax.tree.map(jnp.asarray, self.data) if lanes > 1 else None
         self.checked = False
 
+    @property
+    def places(self) -> int:
+        """The most chunks of a round: one a device, or several on the only one."""
+        return self.lanes * len(self.team.own)
+
     def __call__(self, numbers: list[int]) -> list[Chunk]:
-        """The chunks of these numbers, at most one a device."""
-        places = len(self.team.own)
-        rows, counts = self.split.filled(self.seeds, numbers, places)
+        """The chunks of these numbers, at most one a place."""
+        parts = [numbers] if self.lanes == 1 else [[number] for number in numbers]
+        filled = [self.split.filled(self.seeds, part, len(self.team.own)) for part in parts]
         if not self.checked:
-            self._check(rows, counts)
-        if self.seed_by_seed:
-            out = _compiled.seed_by_seed(rows, self.root, self.data, self.one, self.keep, counts, self.mesh)
+            self._check(*filled[0])
+        if self.compiled is None or self.lanes == 1:
+            found: list[Any] = [jax.device_get(self._here(*each)) for each in filled]
         else:
-            out = _compiled.chunk(*self._arguments(rows, counts))
-        figures, samples = jax.device_get(out)
+            # What one thread dispatches to a device runs in order, what several dispatch runs at the same time.
+            with ThreadPoolExecutor(self.lanes - 1) as pool:
+                others = [pool.submit(self._elsewhere, *each) for each in filled[1:]]
+                found = [jax.device_get(self._here(*filled[0])), *(other.result() for other in others)]
         return [
-            Chunk.from_device(figures, samples, place, int(counts[place])) for place in range(len(numbers))
+            Chunk.from_device(figures, samples, place, int(counts[place]))
+            for (figures, samples), (_, counts), part in zip(found, filled, parts, strict=True)
+            for place in range(len(part))
         ]
+
+    def _here(self, rows: np.ndarray, counts: np.ndarray) -> Any:
+        if self.seed_by_seed:
+            return _compiled.seed_by_seed(rows, self.root, self.data, self.one, self.keep, counts, self.mesh)
+        return _compiled.chunk(*self._arguments(rows, counts))
+
+    def _elsewhere(self, rows: np.ndarray, counts: np.ndarray) -> Any:
+        """The same in another thread, where the settings of this one (x64, say) do not hold: nothing is traced."""
+        return jax.device_get(self.compiled(rows, self.root, self.arrays, counts))
 
     def _arguments(self, rows: np.ndarray, counts: np.ndarray) -> tuple[Any, ...]:
         return rows, self.root, self.data, self.one, self.batch, self.keep, counts, self.mesh
@@ -169,6 +194,7 @@ class _Program:
         shapes = tuple((jnp.shape(v), jnp.result_type(v)) for v in leaves)
         program = (
             self.one, self.batch, self.seed_by_seed, self.keep, self.mesh, len(rows), structure, shapes,
+            self.lanes > 1, jnp.result_type(float),
         )  # fmt: skip
         if program not in _NEEDS:
             if len(_NEEDS) >= _MOST_NEEDS:
@@ -176,43 +202,46 @@ class _Program:
             _NEEDS[program] = self._needs(rows, counts)
         found = _NEEDS[program]
         if found is None:
-            self.batch = 1
+            self.batch = self.lanes = 1
             return self._check(rows, counts)
-        each, numbers = found
+        each, numbers, self.compiled = found
+        self.lanes = _memory.lanes(each, self.team, self.lanes)
         _memory.check(
             self.where, each, self.team, size=self.split.size, batch=self.batch,
             sample=8 * numbers, kept=16 * numbers * len(self.seeds) if self.keep else 0,
         )  # fmt: skip
         self.checked = True
 
-    def _needs(self, rows: np.ndarray, counts: np.ndarray) -> tuple[int | None, int] | None:
+    def _needs(self, rows: np.ndarray, counts: np.ndarray) -> tuple[int | None, int, Any] | None:
         places = len(self.team.own)
         if self.seed_by_seed:
             first = rows.reshape((len(counts), -1))[:, 0]
             lowered = _compiled.seed.lower(first, self.root, self.data, self.one, self.mesh)
             numbers = sum(v.size for v in jax.tree.leaves(lowered.out_info)) // places
             each = _memory.needed(lowered.compile())
-            return None if each is None else _compiled.AT_WORK * each, numbers
+            return None if each is None else _compiled.AT_WORK * each, numbers, None
         lowered = _compiled.chunk.lower(*self._arguments(rows, counts))
         if self.batch > 1 and self.team.platform == "cpu" and lapack.is_batched(lowered.as_text()):
             return None
         figures, _ = lowered.out_info
-        return _memory.needed(lowered.compile()), sum(m.mean.size for m in figures.moments) // places
+        compiled = lowered.compile()
+        numbers = sum(m.mean.size for m in figures.moments) // places
+        return _memory.needed(compiled), numbers, compiled if self.lanes > 1 else None
 
 
-#: What a program takes on each device, and numbers that a seed yields: the compiler is slow to say. None for a
-#: program whose seeds must come one after the other (see `_core.lapack`).
-_NEEDS: dict[Any, tuple[int | None, int] | None] = {}
+#: What a program takes on each device, numbers that a seed yields (the compiler is slow to say), and, where it runs in
+#: lanes, what was compiled. None for a program whose seeds must come one after the other (see `_core.lapack`).
+_NEEDS: dict[Any, tuple[int | None, int, Any] | None] = {}
 _MOST_NEEDS = 256
 
 
 def _finished(compute: _Program, folder: Folder | None, mine: list[int]) -> Iterator[list[tuple[int, Chunk]]]:
     """This process's chunks in their order, by rounds: from the folder, or else computed and put there."""
-    places = len(compute.team.own)
     waiting: list[tuple[int, Chunk | None]] = []
     for number in mine:
         waiting.append((number, None if folder is None else folder.read(number)))
         absent = [i for i, found in waiting if found is None]
+        places = compute.places
         if number != mine[-1] and len(absent) < places and len(waiting) < 4 * places:
             continue
         fresh = dict(zip(absent, compute(absent), strict=True)) if absent else {}

@@ -120,6 +120,12 @@ def needed(compiled: Any) -> int | None:
     return int(sum(parts))
 
 
+def lanes(each: int | None, devices: Devices, most: int) -> int:
+    """How many programs that take so many bytes run at the same time: `most`, or what half of the memory holds."""
+    room = available(devices.own[0]) if each and most > 1 else None
+    return most if room is None or each is None else max(1, min(most, room // 2 // each))
+
+
 def amount(count: float) -> str:
     """Bytes in a person's units."""
     for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):

@@ -8,7 +8,7 @@ import pytest
 from jaxinit import ensemble
 from jaxinit._core.moments import Moments
 from jaxinit._core.scaled import Scaled
-from jaxinit.ensemble import _compiled
+from jaxinit.ensemble import _compiled, _devices, _engine, _memory
 from jaxinit.ensemble._split import Split
 
 
@@ -73,6 +73,33 @@ def test_a_chunk_of_the_same_size_gives_the_same_bits_on_any_devices(apart: bool
             for field in ("count", "mean", "m2", "min", "max"):
                 np.testing.assert_array_equal(getattr(found[name], field), getattr(value, field), strict=True)
             np.testing.assert_array_equal(kept[name], samples[name], strict=True)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_core_each_for_chunks_on_one_device(monkeypatch: pytest.MonkeyPatch, wide: bool) -> None:
+    elsewhere, call = [], _engine._Program._elsewhere
+    monkeypatch.setattr(_engine._Program, "_elsewhere", lambda *given: elsewhere.append(1) or call(*given))
+
+    def run(cores: int) -> tuple:
+        monkeypatch.setattr(_devices, "_cores", lambda: cores * len(jax.local_devices()))
+        with jax.enable_x64(wide):  # a setting of this thread
+            return ensemble.run(one, 1.0, SEEDS, batch=2, chunk=2, keep=True, devices=1)
+
+    (moments, samples), (expected, alone) = run(3), run(1)
+    assert len(elsewhere) == 3  # five chunks in rounds of three and two
+    for name, of in expected.items():
+        np.testing.assert_array_equal(samples[name], alone[name], strict=True)
+        np.testing.assert_array_equal(moments[name].mean, of.mean)
+        np.testing.assert_array_equal(moments[name].count, 10)
+
+
+def test_lanes_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    team = _devices.Devices.of("test", 1)
+    monkeypatch.setattr(_devices, "_cores", lambda: 6 * len(jax.local_devices()))
+    monkeypatch.setattr(_memory, "host_memory", lambda: 1000)
+    assert team.lanes() == 6
+    assert [_memory.lanes(each, team, 6) for each in (None, 80, 200, 2000)] == [6, 6, 2, 1]
+    assert _devices.Devices.of("test", 2).lanes() == 1  # they share the cores already
 
 
 def test_all_devices_take_part_by_default() -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "REMAT",
     "SCAN",
     "aval",
+    "bits_of",
     "bodies",
     "body_inputs",
     "kind_of",
@@ -74,6 +75,13 @@ def loop_of(eqn: core.JaxprEqn) -> tuple[int, int, int, bool]:
     """Of a scan: how many consts, how many carried, how many iterations, and whether backwards."""
     p = eqn.params
     return p["num_consts"], p["num_carry"], p["length"], p["reverse"]
+
+
+def bits_of(eqn: core.JaxprEqn) -> tuple[tuple[int, ...], int] | None:
+    """Of the equation that draws random bits: the shape and the width of what it draws."""
+    if eqn.primitive.name != "random_bits" or set(eqn.params) != {"shape", "bit_width"}:
+        return None
+    return tuple(eqn.params["shape"]), eqn.params["bit_width"]
 
 
 def aval(atom: Any) -> Any:

@@ -333,7 +333,7 @@ def _build(
         where, adapted, traced, inputs.examples_of(shapes) or 1, inputs.abstract(labels),
         loss=loss, backward=backward, record=record, optimizer=optimizer, sites=sites, treatment=treatment,
     )  # fmt: skip
-    program = Program(adapted, measure, draw)
+    program = Program(adapted, measure, draw, drawn, jax.tree.structure((trained, state)))
     if purity.partial(closed):
         purity.rehearse(where, program, shapes, (inputs.given_of(args), labels, adapted.given))
     names = traced.plan.parameters if params is None and adapted.given is None else []

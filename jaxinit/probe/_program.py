@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend import core
 
 from jaxinit.models import Marked
 from jaxinit.probe._evaluate import Watched
@@ -15,6 +16,7 @@ from jaxinit.probe._parameters import parameter_rows, updates_of
 from jaxinit.probe._plan import Plan
 from jaxinit.probe._treatment import Treatment
 from jaxinit.probe._unformed import Unformed
+from jaxinit.probe._wanted import want
 
 __all__ = ["Measure", "Program", "streams"]
 
@@ -96,10 +98,26 @@ class Measure:
 
 
 class Program:
-    """`(key, data) -> statistics` of the network that the key names: what `ensemble.run` takes."""
+    """`(key, data) -> statistics` of the network that the key names: what `ensemble.run` takes.
 
-    def __init__(self, model: Marked, measure: Measure, draw: Callable[[Any, Any], Any] | None) -> None:
+    `drawn`: what `model.init` was traced to, for a key and arguments.
+    """
+
+    def __init__(
+        self,
+        model: Marked,
+        measure: Measure,
+        draw: Callable[[Any, Any], Any] | None,
+        drawn: core.ClosedJaxpr,
+        structure: Any,
+    ) -> None:
         self.model, self.measure, self.draw = model, measure, draw
+        self._drawn, self._structure = want(drawn, [True] * len(drawn.jaxpr.outvars)), structure
+
+    @jax.numpy_dtype_promotion("standard")
+    def init(self, key: Any, args: Any) -> Any:
+        """The parameters and the state of the network that the key names: those of `model.init`."""
+        return jax.tree.unflatten(self._structure, self._drawn([key, *jax.tree.leaves(args)]))
 
     def __call__(self, key: Any, data: tuple[Any, Any, Any]) -> dict[str, Any]:
         args, labels, given = data
@@ -107,7 +125,7 @@ class Program:
         if self.draw is not None:
             args = self.draw(keys["inputs"], args)
         treatment = self.measure.treatment
-        init = self.model.init if treatment is None else treatment.init
+        init = self.init if treatment is None else treatment.init
         params, state = init(key, args) if given is None else given
         return self.measure(params, state, args, labels, keys)
 

@@ -1,20 +1,26 @@
-"""Some of the outputs of a program, at the cost of what they need and nothing else."""
+"""Some of the outputs of a program, at the cost of what they need and nothing else.
+
+It is for programs that draw parameters: random bits are drawn in one fused loop, the same ones in half the time, and
+what a program calls again is traced again once.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 from jax.extend import core
 
+from jaxinit._core.threefry import fused
 from jaxinit.probe import _equations as equations
 
 __all__ = ["Wanted", "want"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Wanted:
     """The part of a program that some of its outputs need.
 
@@ -39,6 +45,9 @@ class Wanted:
 
         for index in self.eqns:
             eqn = jaxpr.eqns[index]
+            if (bits := equations.bits_of(eqn)) is not None:
+                env[eqn.outvars[0]] = _bits(read(eqn.invars[0]), *bits)
+                continue
             if index not in self.inside:
                 given = list(dict.fromkeys(v for v in eqn.invars if not isinstance(v, core.Literal)))
                 alone = equations.piece(given, eqn.outvars, [eqn])
@@ -50,6 +59,11 @@ class Wanted:
             env.update(zip(eqn.outvars, run(eqn, part, values), strict=True))
         return [read(v) if wanted else None for v, wanted in zip(jaxpr.outvars, self.outputs, strict=True)]
 
+    @functools.cached_property
+    def called(self) -> Callable[[Sequence[Any]], list[Any]]:
+        """As a function that is lowered once."""
+        return jax.jit(self)
+
     def executes(self, chain: Sequence[int]) -> bool:
         """Whether the equation with this id, after the ids of those that hold it, is executed."""
         index = next((n for n in self.eqns if id(self.program.jaxpr.eqns[n]) == chain[0]), None)
@@ -58,9 +72,11 @@ class Wanted:
         return len(chain) == 1 or index not in self.inside or self.inside[index].executes(chain[1:])
 
 
-def want(program: core.ClosedJaxpr, outputs: Sequence[bool]) -> Wanted:
-    """The part of a program that these outputs need."""
-    jaxpr = program.jaxpr
+def want(
+    program: core.ClosedJaxpr, outputs: Sequence[bool], known: dict[Any, Wanted] | None = None
+) -> Wanted:
+    """The part of a program that these outputs need. `known`: parts of the programs inside."""
+    jaxpr, known = program.jaxpr, {} if known is None else known
     needed = {v for v, w in zip(jaxpr.outvars, outputs, strict=True) if w and not isinstance(v, core.Literal)}
     eqns, inside = [], {}
     for index in range(len(jaxpr.eqns) - 1, -1, -1):
@@ -72,10 +88,14 @@ def want(program: core.ClosedJaxpr, outputs: Sequence[bool]) -> Wanted:
         used = [True] * len(eqn.invars)
         kind = equations.kind_of(eqn)
         if kind == equations.SCAN:
-            inside[index] = part = _want_loop(eqn, asked)
+            inside[index] = part = _want_loop(eqn, asked, known)
             used = list(part.inputs)
         elif kind in (equations.CALL, equations.REMAT):
-            inside[index] = part = want(equations.bodies(eqn)[0], asked)
+            (body,) = equations.bodies(eqn)
+            what = id(body.jaxpr), tuple(asked)
+            if what not in known:
+                known[what] = want(body, asked, known)
+            inside[index] = part = known[what]
             used = list(part.inputs)
         needed.update(
             v for v, u in zip(eqn.invars, used, strict=True) if u and not isinstance(v, core.Literal)
@@ -85,12 +105,12 @@ def want(program: core.ClosedJaxpr, outputs: Sequence[bool]) -> Wanted:
     )
 
 
-def _want_loop(eqn: core.JaxprEqn, asked: list[bool]) -> Wanted:
+def _want_loop(eqn: core.JaxprEqn, asked: list[bool], known: dict[Any, Wanted]) -> Wanted:
     """What is carried is wanted of an iteration as soon as another one needs it."""
     consts, carried, *_ = equations.loop_of(eqn)
     (body,) = equations.bodies(eqn)
     while True:
-        part = want(body, asked)
+        part = want(body, asked, known)
         carry = [a or n for a, n in zip(asked[:carried], part.inputs[consts : consts + carried], strict=True)]
         if carry == asked[:carried]:
             return part
@@ -98,7 +118,16 @@ def _want_loop(eqn: core.JaxprEqn, asked: list[bool]) -> Wanted:
 
 
 def _call(eqn: core.JaxprEqn, part: Wanted, values: list[Any]) -> list[Any]:
-    return part(values)
+    return part.called(values)
+
+
+def _bits(key: Any, shape: tuple[int, ...], width: int) -> Any:
+    def draw(key: Any) -> Any:
+        return jax.random.bits(fused(key, shape), shape, f"uint{width}")
+
+    for _ in key.shape:
+        draw = jax.vmap(draw)
+    return draw(key)
 
 
 def _loop(eqn: core.JaxprEqn, part: Wanted, values: list[Any]) -> list[Any]:

@@ -45,18 +45,35 @@ def draw(key: jax.Array, q: jax.Array, n_out: int) -> jax.Array:
 
 def backward(key: jax.Array, residual: Residual, d: jax.Array, stddev: Any) -> jax.Array:
     """d @ W.T for the W of `forward`, once: `d` (rows, n_out) -> (rows, n_in). `key` is another key."""
+    return backward_and_seen(key, residual, d, stddev)[0]
+
+
+def backward_and_seen(
+    key: jax.Array, residual: Residual, d: jax.Array, stddev: Any
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """`backward`, and of the independent normals that W is made of, how many both products drew, and the sum of their
+    squares: those of G, and of Gamma (I - Q^T Q)."""
     q, g = residual
     q_d, r_d = _frames.orthonormalize(d)
-    fresh = _frames.combine(r_d, normals(key, q_d.shape[0], q.shape[1], d.dtype))
-    known = _frames.gram(d, g) - _frames.gram(fresh, q)
-    return stddev * (_frames.combine(known, q) + fresh)
+    normal = normals(key, q_d.shape[0], q.shape[1], d.dtype)
+    along = _frames.gram(normal, q)
+    known = _frames.gram(d, g) - _frames.combine(r_d, along)
+    product = stddev * (_frames.combine(known, q) + _frames.combine(r_d, normal))
+    used, used_d = (jnp.any(frame != 0, axis=1).astype(d.dtype) for frame in (q, q_d))
+    here, there = jnp.sum(used), jnp.sum(used_d)
+    squares = jnp.sum(jnp.square(g), axis=1) @ used
+    beside = jnp.sum(jnp.square(normal), axis=1) - jnp.sum(jnp.square(along), axis=1)
+    count = here * g.shape[1] + there * (q.shape[1] - here)
+    return product, (count, squares + jnp.maximum(beside, 0) @ used_d)
 
 
-def squared_norm(key: jax.Array, residual: Residual, n_out: int, stddev: Any) -> jax.Array:
-    """||W||_F^2 given the forward products: the known part, and a chi-square for the unknown one."""
-    q, g = residual
-    used = jnp.any(q != 0, axis=1, keepdims=True).astype(g.dtype)
-    known = jnp.sum(jnp.square(g) * used)
-    freedom = (q.shape[1] - jnp.sum(used)) * n_out
-    rest = jnp.where(freedom > 0, 2 * jax.random.gamma(key, jnp.maximum(freedom, 1) / 2, dtype=g.dtype), 0)
-    return jnp.square(stddev) * (known + rest)
+def squared_norm(key: jax.Array, seen: tuple[jax.Array, jax.Array], size: int, stddev: Any) -> jax.Array:
+    """||W||_F^2 for W of `size` entries given all that products have `seen` of it: a chi-square for the rest.
+
+    With W = stddev (Q^T G + P (Q_D^T Gamma)^T + P G'' P_D), P = I - Q^T Q, P_D = I - Q_D^T Q_D, the three parts are
+    orthogonal, and G'' is independent of everything seen.
+    """
+    count, squares = seen
+    freedom = size - count
+    rest = 2 * jax.random.gamma(key, jnp.maximum(freedom, 1) / 2, dtype=squares.dtype)
+    return jnp.square(stddev) * (squares + jnp.where(freedom > 0, rest, 0))

@@ -23,8 +23,8 @@ from jaxinit.probe._thread import Thread, leveled, use
 
 __all__ = ["FIGURES", "Unformed", "figures", "kind_of", "multiply", "multiply_again", "smaller", "stand_in"]
 
-#: What comes with the cotangent of a probe: how many of the normals that the matrix is made of were drawn for the
-#: forward product, and the sum of their squares; the norm of the gradient.
+#: What comes with the cotangent of a probe: how many of the normals that the matrix is made of were drawn for its
+#: products, and the sum of their squares; the norm of the gradient.
 FIGURES = ("known", "known_squares", "gradient_norm")
 #: Names the key of what is left of a norm, among those of one matrix.
 _REST = 0x6A780005
@@ -65,8 +65,8 @@ def figures(
 ) -> Any:
     """By name, for each parameter, a row for each of its layers (of these shapes): "norm", and those of gradients.
 
-    `slopes`: the cotangents of the probes, or None. Of a normal matrix ||W||^2 is the squares that the forward
-    product has drawn, and a chi-square of all the others.
+    `slopes`: the cotangents of the probes, or None. Of a normal matrix ||W||^2 is the squares that the products have
+    drawn, and a chi-square of all the others.
     """
     if not parameters:
         return []
@@ -205,10 +205,7 @@ def _backward(
     back, residual, from_x, gram = saved
     exponent, d = leveled(d)
     if kind == "gaussian":
-        dx = _gaussian.backward(back, residual, d, scale)
-        frame, normals = residual
-        used = jnp.any(frame != 0, axis=1, keepdims=True).astype(d.dtype)
-        known, squares = jnp.sum(used) * shape[1], jnp.sum(jnp.square(normals) * used)
+        dx, (known, squares) = _gaussian.backward_and_seen(back, residual, d, scale)
     else:
         dx = _haar.backward(back, residual, d, shape[0], scale)
         known = squares = jnp.zeros((), d.dtype)

@@ -77,18 +77,14 @@ class Convolution:
         return self.weights.kept(residual)
 
     def backward(
-        self, keys: LayerKeys, state: None, residual: Any, d: jax.Array, network: Network
-    ) -> tuple[jax.Array, None]:
-        """The transposed convolution of d, with the keys given to `forward`, and the state."""
-        patches, state = self.weights.backward(keys, state, residual, self._rows(d), network)
+        self, keys: LayerKeys, state: None, residual: Any, d: jax.Array, network: Network, norm: bool = False
+    ) -> tuple[jax.Array, None, jax.Array | None]:
+        """The transposed convolution of d, with the keys given to `forward`, the state, and with `norm` ||W||_F^2."""
+        patches, state, size = self.weights.backward(keys, state, residual, self._rows(d), network, norm)
         channels = self.shape[0] // len(_offsets(self._kernel))
         before = jax.ShapeDtypeStruct((d.shape[0], self.spatial.places * channels), d.dtype)
         (out,) = jax.linear_transpose(self._patches, before)(patches)
-        return jnp.asarray(out), state
-
-    def squared_norm(self, keys: LayerKeys, state: None, residual: Any, network: Network) -> jax.Array:
-        """||W||_F^2."""
-        return self.weights.squared_norm(keys, state, residual, network)
+        return jnp.asarray(out), state, size
 
     def numbers(self, inputs: int) -> int:
         """Numbers of the layer's largest array of rows, per seed: its patches."""

@@ -127,10 +127,7 @@ class Dense:
                 local = local.times(skip[1])
             tape = None
             if wanted & st.BACKWARD:
-                norm = None
-                if "update_ratio" in wanted:
-                    norm = weights.squared_norm(keys, state, residual, network)
-                tape = (weights.kept(residual), local_before, seen, before, norm)
+                tape = (weights.kept(residual), local_before, seen, before)
             return (*normalize(value, after), local, stream, state), (figures, tape)
 
         return step
@@ -142,16 +139,17 @@ class Dense:
             wanted |= {"weight_grad_norm"}
 
         def step(gradient: Any, xs: Any) -> Any:
-            (keys, skip, _), (residual, local, seen, seen_exponent, norm) = xs
+            (keys, skip, _), (residual, local, seen, seen_exponent) = xs
             d, exponent, stream, state = gradient
 
             def squared_gradient(weight: jax.Array) -> jax.Array:
                 square = weights.squared_gradient(seen, d, weight)
                 return square * jnp.square(skip[1]) if self.skips == "pre" else square
 
+            ratio = "update_ratio" in wanted
+            before, state, norm = weights.backward(keys, state, residual, d, network, ratio)
             figures = st.backward(wanted, d, exponent, squared_gradient, seen_exponent, norm)
             found = (figures, (d, exponent) if whole else None)
-            before, state = weights.backward(keys, state, residual, d, network)
             before, scale = precision.rows(before, exponent)
             if self.skips == "post":  # of the stream, then through the layer before
                 stream = normalize(*_skip(before, scale, stream, (skip[0], jnp.ones_like(skip[1]))))

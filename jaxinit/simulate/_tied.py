@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxinit._core.scaled import Scaled, is_infinite, pow2
 from jaxinit._core.struct import record, static
-from jaxinit.implicit import _gradient, _haar
+from jaxinit.implicit import _gaussian, _gradient, _haar
 from jaxinit.implicit._known import GaussianKnown, HaarKnown
 from jaxinit.network import Network
 from jaxinit.simulate._weights import LayerKeys, Weights
@@ -82,16 +83,13 @@ class Tied:
         return residual
 
     def backward(
-        self, keys: LayerKeys, state: Any, residual: None, d: jax.Array, network: Network
-    ) -> tuple[jax.Array, Any]:
-        """d @ W.T, and what is known then."""
+        self, keys: LayerKeys, state: Any, residual: None, d: jax.Array, network: Network, norm: bool = False
+    ) -> tuple[jax.Array, Any, None]:
+        """d @ W.T, what is known then, and no norm yet: `measure` has it."""
         if self.sampler == "materialized":
-            return jnp.matmul(d, state.T, precision=jax.lax.Precision.HIGHEST), state
+            return jnp.matmul(d, state.T, precision=jax.lax.Precision.HIGHEST), state, None
         y, known = state.transposed.product(keys.backward, d, self.weights.scale(network))
-        return y, known.transposed
-
-    def squared_norm(self, keys: LayerKeys, state: Any, residual: None, network: Network) -> None:
-        """Not yet: `measure` has it."""
+        return y, known.transposed, None
 
     def measure(
         self, keys: LayerKeys, state: Any, h: Rows, d: Rows, factor: jax.Array, network: Network
@@ -122,10 +120,8 @@ class Tied:
         scale = self.weights.scale(network)
         if self.weights.law == "orthogonal":
             return jnp.asarray(_haar.squared_norm(*self.shape, scale))
-        known, total = state.squares(jnp.where(scale > 0, scale, 1))
-        freedom = self.shape[0] * self.shape[1] - known
-        rest = 2 * jax.random.gamma(keys.norm[0], jnp.maximum(freedom, 1) / 2, dtype=total.dtype)
-        return jnp.square(scale) * (total + jnp.where(freedom > 0, rest, 0))
+        seen = state.squares(jnp.where(scale > 0, scale, 1))
+        return _gaussian.squared_norm(keys.norm[0], seen, math.prod(self.shape), scale)
 
     def numbers(self, inputs: int) -> int:
         """Numbers of the largest array of rows, per seed: the rows of all layers."""

@@ -120,27 +120,22 @@ class Weights:
         return None if self.sampler == "materialized" else (residual[0], None)
 
     def backward(
-        self, keys: LayerKeys, state: None, residual: Any, d: jax.Array, network: Network
-    ) -> tuple[jax.Array, None]:
-        """d @ W.T, with the keys given to `forward`, and the state."""
+        self, keys: LayerKeys, state: None, residual: Any, d: jax.Array, network: Network, norm: bool = False
+    ) -> tuple[jax.Array, None, jax.Array | None]:
+        """d @ W.T, with the keys given to `forward`, the state, and with `norm` ||W||_F^2, given both products."""
         if self.sampler == "materialized":
             w = residual if self.store else self.draw(keys.forward, network)
-            return jnp.matmul(d, w.T, precision=jax.lax.Precision.HIGHEST), state
+            y = jnp.matmul(d, w.T, precision=jax.lax.Precision.HIGHEST)
+            return y, state, jnp.sum(jnp.square(w)) if norm else None
         scale = self.scale(network)
         if self.law == "orthogonal":
-            return _haar.backward(keys.backward, residual, d, self.shape[0], scale), state
+            y = _haar.backward(keys.backward, residual, d, self.shape[0], scale)
+            return y, state, jnp.asarray(_haar.squared_norm(*self.shape, scale)) if norm else None
         if not self.store:
             residual = (residual[0], _gaussian.draw(keys.forward, residual[0], self.shape[1]))
-        return _gaussian.backward(keys.backward, residual, d, scale), state
-
-    def squared_norm(self, keys: LayerKeys, state: None, residual: Any, network: Network) -> jax.Array:
-        """||W||_F^2 (for the Gaussian law: given the forward products)."""
-        if self.sampler == "materialized":
-            return jnp.sum(jnp.square(residual))
-        scale = self.scale(network)
-        if self.law == "orthogonal":
-            return jnp.asarray(_haar.squared_norm(*self.shape, scale))
-        return _gaussian.squared_norm(keys.norm, residual, self.shape[1], scale)
+        y, seen = _gaussian.backward_and_seen(keys.backward, residual, d, scale)
+        size = math.prod(self.shape)
+        return y, state, _gaussian.squared_norm(keys.norm, seen, size, scale) if norm else None
 
     def draw(self, key: jax.Array, network: Network) -> jax.Array:
         """W itself, a float32 matrix rounded to what is computed in."""

@@ -85,12 +85,12 @@ def test_twin_another_variance_is_seen(drawn: ji.Propagation) -> None:
 def test_twin_a_backward_pass_that_forgets_is_seen(
     drawn: ji.Propagation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    true = _unformed._gaussian.backward
+    true = _unformed._gaussian.backward_and_seen
 
     def forgetful(key: Any, residual: Any, d: Any, stddev: Any) -> Any:
         return true(key, tuple(jnp.zeros_like(v) for v in residual), d, stddev)
 
-    monkeypatch.setattr(_unformed._gaussian, "backward", forgetful)
+    monkeypatch.setattr(_unformed._gaussian, "backward_and_seen", forgetful)
     found = run(mlp(2.0), X, "implicit", SEEDS, loss=lambda out: half_square(out))
     worst = apart(found, drawn)
     assert worst["log_second_moment"] < 1 and worst["log_grad_second_moment"] > 1, worst

@@ -258,24 +258,40 @@ def test_gradient_norm_is_that_of_the_matrix(shape: tuple[int, int, int, int]) -
         ji.implicit.gradient_norm(jnp.ones((2, 3)), jnp.ones((3, 4)))
 
 
+def norms(products: Callable, seed: int) -> dict[str, np.ndarray]:
+    """|W|^2 beside what was seen of W, forward and backward."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5)), jnp.float32)
+
+    def one(key: jax.Array) -> tuple[jax.Array, ...]:
+        y, dx, norm = products(key, x)
+        return jnp.sum(y**2), jnp.sum(dx**2) / jnp.sum(cotangent(y) ** 2), norm
+
+    seen, back, norm = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(seed), SAMPLES))
+    return {"norm": norm, "y": seen / norm, "dx": back / norm, "both": np.asarray(seen) * back / norm**2}
+
+
 def test_the_norm_of_a_matrix_that_was_never_formed() -> None:
-    """Of the whole matrix given its products, beside them; the twin: norms of other matrices."""
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5)), jnp.float32)
+    """Of the whole matrix, jointly with its products; the twins: norms that know of the forward product only, and
+    norms of other matrices."""
 
-    def never_formed(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        there, rest = jax.random.split(key)
+    def never_formed(key: jax.Array, x: jax.Array, forget: int = 0) -> tuple[jax.Array, ...]:
+        there, back, rest = jax.random.split(key, 3)
         y, residual = _gaussian.forward(there, x, 4, 0.7)
-        return jnp.sum(y**2), _gaussian.squared_norm(rest, residual, 4, jnp.float32(0.7))
+        dx, seen = _gaussian.backward_and_seen(back, residual, cotangent(y), 0.7)
+        if forget:
+            _, seen = _gaussian.backward_and_seen(rest, residual, cotangent(y), 0.7)
+        rest = jax.random.fold_in(rest, 1)
+        return y, dx, _gaussian.squared_norm(rest, seen, 20, jnp.float32(0.7))
 
-    def drawn(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def formed(key: jax.Array, x: jax.Array) -> tuple[jax.Array, ...]:
         w = 0.7 * jax.random.normal(key, (5, 4))
-        return jnp.sum((x @ w) ** 2), jnp.sum(w**2)
+        y = x @ w
+        return y, cotangent(y) @ w.T, jnp.sum(w**2)
 
-    found = []
-    for i, one in enumerate((never_formed, drawn)):
-        seen, norm = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(i), 4000))
-        found.append({"norm": norm, "ratio": seen / norm})
-    same_law(*found)
-    other_law(
-        found[1], {**found[0], "ratio": found[0]["ratio"] * found[0]["norm"] / np.roll(found[0]["norm"], 1)}
-    )
+    truth, found = norms(formed, 0), norms(never_formed, 1)
+    same_law(truth, found)
+    other = norms(lambda key, x: never_formed(key, x, 1), 2)
+    same_law(*({name: of[name] for name in ("norm", "y")} for of in (truth, other)))
+    other_law(truth, other)
+    rolled = found["norm"] / np.roll(found["norm"], 1)
+    other_law(truth, found | {"y": found["y"] * rolled, "dx": found["dx"] * rolled})

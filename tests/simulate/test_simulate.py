@@ -15,7 +15,7 @@ SEEDS = 4000
 KINDS = {
     "relu": {"activation": "relu", "weight_variance": 2.0},
     "tanh with bias": {"activation": "tanh", "weight_variance": 1.5, "bias_variance": 0.3},
-    "leaky, widths vary": {"activation": "leaky_relu", "weight_variance": 1.0, "width": [8, 12, 6]},
+    "leaky, widths vary": {"activation": "leaky_relu", "weight_variance": 1.0, "width": [5, 2, 6]},
     "orthogonal": {"activation": "tanh", "weight_variance": 1.2, "ensemble": "orthogonal"},
     "orthogonal, widths vary": {
         "activation": "relu", "weight_variance": 2.0, "ensemble": "orthogonal", "width": [6, 9, 7],
@@ -39,17 +39,28 @@ def samples(run: ji.Propagation) -> dict[str, np.ndarray]:
     out["forward x backward"] = forward[:, -1, 0] * backward[:, 0, 0]
     out["backward across inputs"] = backward[:, 0, 0] - backward[:, 0, 1]
     out["dW x forward"] = run.weight_grad_norm.samples[:, 0] * forward[:, 0, 1]
+    if run.update_ratio is not None:  # |W| of the second layer beside its products
+        out["norm"] = run.weight_grad_norm.samples[:, 1] / run.update_ratio.samples[:, 1]
+        out["forward / norm"] = forward[:, 1, 0] / forward[:, 0, 0] / out["norm"] ** 2
+        out["backward / norm"] = backward[:, 0, 0] / backward[:, 1, 0] / out["norm"] ** 2
     return out
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_implicit_and_materialized_have_one_law(kind: str) -> None:
+    """Twins are below; that of the norms of small matrices is norms of other ones."""
     net = network(**KINDS[kind])
-    runs = [
-        ji.simulate(net, np.arange(SEEDS) + start, correlation=0.3, sampler=sampler, keep_seeds=True, batch=100)
+    record = [*STATISTICS] if kind.startswith("leaky") else None
+    found, drawn = (
+        samples(ji.simulate(net, np.arange(SEEDS) + start, correlation=0.3, sampler=sampler, keep_seeds=True,
+                            batch=100, record=record))
         for sampler, start in (("implicit", 0), ("materialized", SEEDS))
-    ]  # fmt: skip
-    same_law(*map(samples, runs))
+    )  # fmt: skip
+    same_law(found, drawn)
+    if record:
+        rolled = (found["norm"] / np.roll(found["norm"], 1)) ** 2
+        names = ("forward / norm", "backward / norm")
+        other_law({name: drawn[name] for name in names}, {name: found[name] * rolled for name in names})
 
 
 def test_twin_another_weight_variance_is_seen() -> None:

@@ -15,7 +15,7 @@ X = RNG.normal(size=(3, 6)).astype("f4")
 IMAGES = RNG.normal(size=(2, 6, 6, 3)).astype("f4")
 TOKENS = RNG.integers(0, 11, size=(2, 5))
 SERIES = RNG.normal(size=(2, 3, 6)).astype("f4")
-GATES = ("ii", "hi", "if", "hf", "ig", "hg", "io", "ho")
+GATES = ("ii*", "hi*", "if*", "hf*", "ig*", "hg*", "io*", "ho*")
 
 
 class Two(nn.Module):

@@ -93,6 +93,25 @@ class Bottleneck(Drawn):
         return x + self.conv(16, "conv_2", self.last)(nn.relu(h))
 
 
+class AfterSum(Drawn):
+    """A residual network as He et al. 2016 first had it: ReLU after the sum."""
+
+    blocks: int = 6
+
+    @nn.compact
+    def __call__(self, x: Any, train: bool = False) -> Any:
+        def norm(name: str, bias: Any = ZEROS) -> Any:
+            return nn.BatchNorm(
+                use_running_average=not train, bias_init=self.draw(f"{name}/bias", bias), name=name
+            )
+
+        x = nn.relu(norm("norm")(self.conv(16, "stem")(x)))
+        for n in range(self.blocks):
+            h = nn.relu(norm(f"norm_{n}_1")(self.conv(16, f"conv_{n}_1")(x)))
+            x = nn.relu(x + norm(f"norm_{n}_2")(self.conv(16, f"conv_{n}_2")(h)))
+        return self.dense(10, "head")(x.mean(axis=(1, 2)))
+
+
 class ResNet(Drawn):
     """Blocks before which the stream is normalized; without, their last layers start small (`last`)."""
 
@@ -203,13 +222,19 @@ class Transformer(Drawn):
         return table.attend(x) if self.tied else self.dense(64, "head", self.kernel, dtype=self.dtype)(x)
 
 
-class LSTM(Drawn):
+class Recurrent(Drawn):
+    """Two layers of cells of one class: LSTMCell, SimpleCell."""
+
+    cell: Any = nn.LSTMCell
+    width: int = 32
+
     @nn.compact
     def __call__(self, x: Any) -> Any:
         for n in range(2):
-            cell = nn.LSTMCell(
-                32, kernel_init=self.draw(f"cell_{n}/kernel", LECUN),
-                recurrent_kernel_init=self.draw(f"cell_{n}/recurrent", ji.orthogonal()), name=f"cell_{n}",
+            cell = self.cell(
+                self.width, kernel_init=self.draw(f"cell_{n}/kernel", LECUN), name=f"cell_{n}",
+                recurrent_kernel_init=self.draw(f"cell_{n}/recurrent", ji.orthogonal()),
+                bias_init=self.draw(f"cell_{n}/bias", ZEROS),
             )  # fmt: skip
             x = nn.RNN(cell, name=f"rnn_{n}")(x)
         return self.dense(10, "head")(x[:, -1])
@@ -327,3 +352,17 @@ class ViT(nnx.Module):
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x)[:, 0])
+
+
+class GRU(nnx.Module):
+    """A cell whose three gates are parts of one product each of the input and the state."""
+
+    def __init__(self, rngs: nnx.Rngs, rules: Rules = (), width: int = 32) -> None:
+        cell = nnx.GRUCell(
+            16, width, kernel_init=pick(rules, "kernel", LECUN), bias_init=pick(rules, "bias", ZEROS),
+            recurrent_kernel_init=pick(rules, "recurrent", ji.orthogonal()), rngs=rngs,
+        )  # fmt: skip
+        self.rnn, self.head = nnx.RNN(cell), nnx.Linear(width, 10, rngs=rngs)
+
+    def __call__(self, x: Any) -> Any:
+        return self.head(self.rnn(x)[:, -1])

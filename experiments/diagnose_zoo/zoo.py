@@ -112,7 +112,11 @@ def zoo() -> list[Animal]:
     return out
 
 
+#: Of the test half until a mistake there was looked into, and led to a change; of the tuning half since.
+LOOKED_AT = ("relu gaussian, σw²=2, depth 10, width 64 to 1",)
+
+
 def half(animals: list[Animal], which: str) -> list[Animal]:
     """The "tuning" or the "test" half: of every fault, the first, third, ... or the second, fourth, ... animal."""
-    start = 0 if which == "tuning" else 1
-    return [a for fault in KINDS for a in [a for a in animals if a.planted == fault][start::2]]
+    test = {id(a) for fault in KINDS for a in [a for a in animals if a.planted == fault][1::2]}
+    return [a for a in animals if (id(a) in test and a.name not in LOOKED_AT) == (which == "test")]

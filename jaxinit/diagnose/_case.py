@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxinit.diagnose._certainty import Figure
 from jaxinit.diagnose._profile import Profile, exists, profile
-from jaxinit.records import Finding, Propagation, Statistic
+from jaxinit.diagnose._verdict import STEPS
+from jaxinit.records import Finding, Propagation, Site, Statistic
 
 #: Share of exact zeros that a ReLU on symmetric pre-activations leaves, give or take small width.
 _HALF = (0.4, 0.6)
@@ -81,6 +82,40 @@ class Case:
         groups = [(k, np.array([i for i, s in places if s.kind == k])) for k in kinds]
         groups = [(k, index) for k, index in groups if len(index) >= 3]
         return groups or [("", np.array([i for i, _ in places], dtype=int))]
+
+    @functools.cached_property
+    def steps(self) -> dict[str, np.ndarray]:
+        """Of each place in a loop that uses the same parameters in every step, a recurrent cell's: its sites."""
+        steps: dict[str, list[int]] = {}
+        parameters = () if self.record.parameters is None else self.record.parameters.names
+        for i, site in enumerate(self.record.layout):
+            if site.role != "input" and (name := _looped(site, parameters)):
+                steps.setdefault(name, []).append(i)
+        return {name: np.array(index) for name, index in steps.items()}
+
+    def lasting(self, sites: np.ndarray) -> np.ndarray:
+        """A mask without the steps of places of which other steps are not in it: a hidden state starts at zero."""
+        out = sites.copy()
+        for index in self.steps.values():
+            out[index] &= sites[index].all()
+        return out
+
+    @functools.cached_property
+    def travels(self) -> list[tuple[str, np.ndarray, bool]]:
+        """Groups of sites along which signal and gradient travel, and whether it is time that they travel in.
+
+        As `families`, but of a loop that uses the same parameters in every step (a recurrent cell's) each place with
+        its steps is a group of its own, and the last steps of places of one role (of stacked cells) are another.
+        """
+        timed = {i for index in self.steps.values() for i in index}
+        out = [(kind, index[[i not in timed for i in index]], False) for kind, index in self.families]
+        out = [group for group in out if len(group[1]) >= 3 or not group[0]]
+        last: dict[tuple[str, str], list[int]] = {}
+        for name, index in self.steps.items():
+            if len(index) >= 3:
+                out.append((f"{STEPS} {name}", index, True))
+            last.setdefault((self.record.layout[index[-1]].kind, role(name)), []).append(int(index[-1]))
+        return out + [(kind, np.array(index), False) for (kind, _), index in last.items() if len(index) >= 3]
 
     def strands(self, sites: np.ndarray) -> list[np.ndarray]:
         """The sites of each role in its block, of which there are some; else all: what alternates is no walk."""
@@ -161,6 +196,13 @@ class Case:
     def damp(self) -> str:
         """Code that makes residual branches small: for the last layer of every branch."""
         return f"kernel_init=ji.residual({self.gain}, depth={self.depth})"
+
+
+def _looped(site: Site, parameters: Sequence[str]) -> str:
+    """The name, without the step, of a site in a loop that uses the same parameters in every step; else ""."""
+    start, step, rest = site.name.rpartition("[")
+    shared = site.loops and any(p == start or p.startswith(f"{start}/") for p in parameters)
+    return start + rest.partition("]")[2] if step and shared else ""
 
 
 def role(site: str) -> str:

@@ -47,6 +47,19 @@ def quantile(p: float, dof: float) -> float:
     return high
 
 
+def binomial_tail(k: int, n: int, p: float) -> float:
+    """P(at least k of n) where each has probability p; 0 for more than 500, where a normal law serves as well.
+
+    Example:
+        >>> from jaxinit.diagnose._certainty import binomial_tail
+        >>> binomial_tail(4, 4, 0.75), binomial_tail(1, 2, 0.5)
+        (0.31640625, 0.75)
+    """
+    if not 0 < n <= 500:
+        return 0.0
+    return sum(math.comb(n, j) * p**j * (1.0 - p) ** (n - j) for j in range(k, n + 1))
+
+
 @dataclasses.dataclass(frozen=True)
 class Figure:
     """An estimate, its standard error, and the degrees of freedom of that error."""

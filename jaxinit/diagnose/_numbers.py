@@ -117,7 +117,8 @@ def float_range(case: Case) -> list[Finding]:
 def silent(case: Case) -> list[Finding]:
     """Signals that are exactly 0: everywhere from a site on, only at the output, in a branch, in some networks."""
     r, out = case.record, []
-    sites = [r.sites[i] for i in np.flatnonzero(case.silent)]
+    none = case.lasting(case.silent)
+    sites = [r.sites[i] for i in np.flatnonzero(none)]
     if sites:
         first = r.sites.index(sites[0])
         where = f"The signal is exactly 0 at {place(sites[0])}{_more(sites)}"
@@ -126,10 +127,10 @@ def silent(case: Case) -> list[Finding]:
             "Right if it is meant to start at zero (a zero-initialized head or end of a branch); what feeds only it "
             "gets no gradient in the first step."
         )
-        if case.silent[first:].all() and first < max(case.depth - 1, 1):
+        if none[first:].all() and first < max(case.depth - 1, 1):
             text = f"The signal is exactly 0 from {place(sites[0])} on ({count}), in every network."
             out.append(_seen("zero_signal", "error", text, sites, case.rescale))
-        elif len(sites) == 1 and case.silent[-1]:
+        elif len(sites) == 1 and none[-1]:
             out.append(_seen("zero_output", "note", f"{where}, the last site. {meant}", sites, ""))
         else:
             out.append(_seen("silent_branch", "note", f"{where}, but not after. {meant}", sites, ""))
@@ -152,7 +153,7 @@ def _sometimes_zero(stat: Statistic | None) -> np.ndarray:
 def no_gradient(case: Case) -> list[Finding]:
     """Sites with a signal that no gradient reaches, where no silent layer explains it."""
     r, stat = case.record, case.record.log_grad_second_moment
-    if stat is None or not stat.mean.size or case.silent.any():
+    if stat is None or not stat.mean.size or case.lasting(case.silent).any():
         return []
     missing = always_zero(stat, case.depth)
     if r.layout:
@@ -160,6 +161,7 @@ def no_gradient(case: Case) -> list[Finding]:
         missing &= np.array(
             [s.branch is None and s.dtype.startswith(_FLOATS) and s.role != "input" for s in r.layout]
         )
+    missing = case.lasting(missing)
     sites = [r.sites[i] for i in np.flatnonzero(missing)]
     if not sites:
         return []

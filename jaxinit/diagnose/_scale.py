@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -23,11 +24,12 @@ def vanishing_or_exploding(case: Case) -> list[Finding]:
 
     Vanishing is judged by the annealed change, which does not count the drift of narrow networks; exploding by the
     typical one (see `Change`). A change that follows a power of depth rather than a factor a layer stays a note:
-    it does not run away.
+    it does not run away. So does a signal or gradient that vanishes over the steps of a recurrent cell: what it
+    forgets is a matter of how far the task looks back, and every cell forgets.
     """
     out = []
     for forward in (True, False):
-        found = [f for f in (_family(case, *family, forward) for family in case.families) if f is not None]
+        found = [f for f in (_family(case, *group, forward) for group in case.travels) if f is not None]
         if found:
             out.append(
                 max(found, key=lambda f: ({"note": 0, "warning": 1, "error": 2}[f.severity], abs(f.value)))
@@ -55,11 +57,14 @@ def grade(moved: Change) -> tuple[str, Figure, float, float] | None:
     return None
 
 
-def _family(case: Case, kind: str, sites: np.ndarray, forward: bool) -> Finding | None:
+def _family(case: Case, kind: str, sites: np.ndarray, timed: bool, forward: bool) -> Finding | None:
     whole = case.forward if forward else case.backward
     if whole is None:
         return None
     p = case.within(whole, sites)
+    if kind:  # a layer of such a group is one of its sites
+        order = {case.record.sites[i]: float(n) for n, i in enumerate(sites)}
+        p = dataclasses.replace(p, x=np.array([order[site] for site in p.sites]))
     if len(p.sites) < 2 or (forward and case.silent[sites].all()):
         return None
     travelled = p if forward else p.reversed()
@@ -71,12 +76,12 @@ def _family(case: Case, kind: str, sites: np.ndarray, forward: bool) -> Finding 
     steady = is_exponential(travelled.x, travelled.log)
     grows = decades.value > 0.0
     noun = "signal" if forward else "gradient"
-    if not steady and severity != "note":
+    if (not steady or (timed and not grows)) and severity != "note":
         severity, threshold, p_value = "note", at.NOTE_DECADES, decades.p_beyond(at.NOTE_DECADES)
     sure = p_value < at.SURE
     name, text = (
         f"{'exploding' if grows else 'vanishing'}_{noun}",
-        _sentence(travelled, moved, noun, kind, steady),
+        _sentence(travelled, moved, noun, kind, steady, "step" if timed else "layer"),
     )
     chaotic = not forward and grows and severity != "note" and _decorrelates(case)
     if chaotic:
@@ -94,7 +99,7 @@ def _family(case: Case, kind: str, sites: np.ndarray, forward: bool) -> Finding 
         (f"decades of the {noun}'s second moment, end to end", decades),
         math.copysign(threshold, decades.value),
         p_value,
-        "" if severity == "note" and not steady else (case.tame if grows else case.rescale),
+        "" if severity == "note" and not steady else _remedy(case, grows, timed),
         at.DECADES_SOURCE,
         factor_a_layer=math.exp(factor.value),
         factor_low=math.exp(factor.interval()[0]),
@@ -102,6 +107,12 @@ def _family(case: Case, kind: str, sites: np.ndarray, forward: bool) -> Finding 
         spread_of_log=moved.spread,
         **_reaches(travelled, moved.typical.value / span),
     )
+
+
+def _remedy(case: Case, grows: bool, timed: bool) -> str:
+    if timed:
+        return "recurrent_kernel_init=ji.orthogonal()" if grows else "# forget gates of an LSTM open: bias 1"
+    return case.tame if grows else case.rescale
 
 
 def _reaches(p: Profile, slope: float) -> dict[str, float]:
@@ -113,7 +124,7 @@ def _reaches(p: Profile, slope: float) -> dict[str, float]:
     }
 
 
-def _sentence(p: Profile, moved: Change, noun: str, kind: str, steady: bool) -> str:
+def _sentence(p: Profile, moved: Change, noun: str, kind: str, steady: bool, unit: str) -> str:
     span = float(p.x[-1] - p.x[0])
     typical = moved.typical
     verb = "grows" if typical.value > 0.0 else "falls"
@@ -122,15 +133,16 @@ def _sentence(p: Profile, moved: Change, noun: str, kind: str, steady: bool) -> 
     ends = f"its second moment at {last} is {ratio} times that at {first}"
     among = among_(kind, len(p.sites), "over")
     if not steady:
+        power_of = "depth" if unit == "layer" else "time"
         power = float(np.polyfit(np.log(p.x - p.x[0] + 1.0), p.log, 1)[0])
-        return f"The {noun} {verb} slower than by a factor a layer{among} (about depth^{power:.2g}): {ends}."
+        return f"The {noun} {verb} slower than by a factor a {unit}{among} (about {power_of}^{power:.2g}): {ends}."
     mean, (low, high) = math.exp(typical.value / span), typical.scaled(1.0 / span).interval()
     interval = "" if low == high else f" [{math.exp(low):.3g}, {math.exp(high):.3g}]"
     reach = _reaches(p, typical.value / span)
     size = "1000 times the rms" if typical.value > 0.0 else "a thousandth of the rms"
     return (
-        f"The {noun} {verb} by ×{mean:.3g}{interval} a layer{among}: {ends}; {size} is reached after "
-        f"{reach['layers_to_1e3']:.0f} layers, the end of float32's range after {reach['layers_to_float32']:.0f}."
+        f"The {noun} {verb} by ×{mean:.3g}{interval} a {unit}{among}: {ends}; {size} is reached after "
+        f"{reach['layers_to_1e3']:.0f} {unit}s, the end of float32's range after {reach['layers_to_float32']:.0f}."
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxinit.diagnose import thresholds as at
 from jaxinit.diagnose._case import Case, finding
-from jaxinit.diagnose._certainty import Figure
+from jaxinit.diagnose._certainty import Figure, binomial_tail
 from jaxinit.diagnose._profile import FEW, units
 from jaxinit.diagnose._verdict import place
 from jaxinit.records import Finding
@@ -26,43 +26,60 @@ _WORDS = {
 
 
 def flat_units(case: Case) -> list[Finding]:
-    """Dead units, else saturated ones, at the worst site; every site is tried, so p-values are times their number."""
+    """Dead units, else saturated ones, at the worst site; every site is tried, so p-values are times their number.
+
+    Where few units were seen the share is tested as their count too: four of four is no proof of three quarters.
+
+    Saturated are units on the flat side of their nonlinearity whose value is not 0: zeros are a ReLU's way to be off,
+    and of these a half is usual.
+    """
     out = []
     for statistic, (kind, words) in _WORDS.items():
         stat = getattr(case.record, statistic)
         if stat is None or not np.isfinite(stat.mean).any():
             continue
-        n = stat.count
-        errors, dof = np.nan_to_num(stat.stderr), n - 1 if n > 1 else math.inf
+        n, zeros = stat.count, case.record.zero_fraction
+        shares, errors, dof = stat.mean, np.nan_to_num(stat.stderr), n - 1 if n > 1 else math.inf
+        least, source = at.DEAD_SHARE, at.DEAD_SOURCE
+        if kind == "saturated_units" and zeros is not None and zeros.mean.shape == shares.shape:
+            least, source = at.SATURATED_SHARE, at.SATURATED_SOURCE
+            shares = np.maximum(shares - zeros.mean, 0.0)
+            errors = errors + np.nan_to_num(zeros.stderr)
         if 1 < n < FEW:
             # Few seeds: the sites' errors are pooled, since one by one they are known badly.
             errors, dof = (
                 np.full(errors.shape, math.sqrt(float(np.mean(np.square(errors))))),
                 (n - 1) * len(errors),
             )
-        basis = "exact" if n == 0 else f"{n} seed{'s' * (n > 1)}, {len(stat.mean)} sites tried"
+        basis = "exact" if n == 0 else f"{n} seed{'s' * (n > 1)}, {len(shares)} sites tried"
         figures = [
             Figure(float(m), max(float(s), float(e)), dof, basis)
-            for m, s, e in zip(stat.mean, errors, _counting(case, stat.mean, n), strict=True)
+            for m, s, e in zip(shares, errors, _counting(case, shares, n), strict=True)
         ]
+        counts = _seen(case, n)
+
+        def p_value(
+            i: int, threshold: float, figures: list[Figure] = figures, counts: np.ndarray = counts
+        ) -> float:
+            f = figures[i]
+            by_chance = binomial_tail(math.floor(f.value * counts[i] + 0.5), int(counts[i]), threshold)
+            return max(f.p_above(threshold), by_chance) * len(figures)
+
         # A silent site is told as such, and so is one that the loss does not depend on (a stop_gradient is flat).
-        heard = ~case.silent & case.reached
-        surely = [
-            bool(h) and f.p_above(at.DEAD_SHARE) * len(figures) < at.SURE
-            for f, h in zip(figures, heard, strict=True)
-        ]
+        heard = ~case.silent & case.reached & np.isfinite(shares)
+        surely = [bool(heard[i]) and p_value(i, least) < at.SURE for i in range(len(figures))]
         if not any(surely):
             continue
         worst = max(
             (i for i, sure in enumerate(surely) if sure), key=lambda i: (figures[i].value, -figures[i].stderr)
         )
         figure = figures[worst]
-        error = figure.p_above(at.DEAD_ERROR_SHARE) * len(figures) < at.SURE
-        threshold = at.DEAD_ERROR_SHARE if error else at.DEAD_SHARE
+        error = p_value(worst, at.DEAD_ERROR_SHARE) < at.SURE
+        threshold = at.DEAD_ERROR_SHARE if error else least
         count = int(sum(surely))
         text = (
             f"{100 * figure.value:.3g} % of the units of {place(case.record.sites[worst])} {words}"
-            + (f"; more than {100 * at.DEAD_SHARE:.0f} % at {count} sites" if count > 1 else "")
+            + (f"; more than {100 * least:.0f} % at {count} sites" if count > 1 else "")
             + "."
         )
         out.append(
@@ -73,9 +90,9 @@ def flat_units(case: Case) -> list[Finding]:
                 (case.record.sites[worst],),
                 ("share of units", figure),
                 threshold,
-                figure.p_above(threshold) * len(figures),
+                p_value(worst, threshold),
                 f"bias_init=ji.zeros(), kernel_init={case.gain}",
-                at.DEAD_SOURCE,
+                source,
                 least=0.0,
                 most=1.0,
                 sites=float(count),
@@ -84,13 +101,18 @@ def flat_units(case: Case) -> list[Finding]:
     return out[:1]
 
 
+def _seen(case: Case, seeds: int) -> np.ndarray:
+    """How many units were seen at each site, in all seeds together; 0 where it is not known."""
+    layout = case.record.layout
+    known = np.array([s.units for s in layout], float) if layout else units(case.record)
+    return np.zeros(case.depth) if known is None else known * seeds
+
+
 def _counting(case: Case, share: np.ndarray, seeds: int) -> np.ndarray:
     """Standard error of a share of independent units: the least there is, and all that one seed tells."""
-    known = units(case.record)
-    if known is None or not seeds:
-        return np.zeros(share.shape)
+    seen = _seen(case, seeds)
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.sqrt(share * (1.0 - share) / (known * seeds)))
+        return np.asarray(np.sqrt(share * (1.0 - share) / np.where(seen, seen, np.inf)))
 
 
 def identical_units(case: Case) -> list[Finding]:

@@ -42,6 +42,9 @@ WORDS = {
     "zero_output": "alive",
     "silent_branch": "alive",
 }
+#: How a group of sites is called that are the steps of one place.
+STEPS = "steps of"
+
 #: Every kind of finding.
 KINDS = tuple(WORDS)
 
@@ -79,7 +82,8 @@ def seeds(count: int) -> str:
 
 def among_(kind: str, count: int, preposition: str = "among") -> str:
     """Of which sites a sentence speaks: ` among 12 Dense sites`, nothing where all are meant."""
-    return f" {preposition} {count} {kind} sites" if kind else ""
+    sites = kind if kind.startswith(STEPS) else f"{kind} sites"
+    return f" {preposition} {count} {sites}" if kind else ""
 
 
 def place(site: str) -> str:

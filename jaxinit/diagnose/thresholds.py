@@ -59,6 +59,16 @@ DEAD_SOURCE = (
     "well; Lu, Shin, Su & Karniadakis 2020 on dying ReLU"
 )
 
+#: Share of units on a flat part of their nonlinearity whose value is not 0. Symmetric pre-activations of any scale
+#: leave at most one half of them on the flat side of a one-sided nonlinearity (softplus, GELU): more than that is flat
+#: on both sides, as tanh is beyond +-3 and the logistic function beyond +-6, and half of the units then pass less than
+#: 1e-4 of a gradient's second moment. For normal pre-activations that is an rms of 4.4 before tanh, 8.9 before a gate.
+SATURATED_SHARE = 0.5
+SATURATED_SOURCE = (
+    "derivation: more than 1/2 flat is flat on both sides, half of the units then pass less than 1e-4 of a gradient's "
+    "second moment; Glorot & Bengio 2010 on saturation"
+)
+
 #: A layer disagrees with its neighbours if the step of log <z^2> into it is this many robust standard deviations
 #: (1.4826 MAD, at least 0.1) from the median step, and more than a factor 10.
 STEP_SCORE = 6.0

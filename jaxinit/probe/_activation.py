@@ -101,12 +101,30 @@ def follow(view: View, value: Any) -> Chain | None:
             chain.add(index)
             todo += [user for v in eqn.outvars for user in view.users.get(v, [])]
     ends = [v for v in from_value if any(user not in chain for user in view.users.get(v, []))]
-    if len(ends) != 1 or ends[0] is value:
+    if value in ends:
+        return None
+    # Of several, the one that the others are made of: u and 1 - u of a gate.
+    ends = [h for h in ends if not any(_avoids(view, value, h, end) for end in ends if end is not h)]
+    if len(ends) != 1:
         return None
     needed = [eqns[i] for i in _needed(view, chain, ends[0])]
     if all(_affine(view, eqn) for eqn in needed):
         return None
     return Chain(_without_marks(value, ends, needed))
+
+
+def _avoids(view: View, value: Any, h: Any, end: Any) -> bool:
+    """Whether `end` is made of `value` by another way than through `h`."""
+    seen, todo = {h}, [end]
+    while todo:
+        var = todo.pop()
+        if var is value:
+            return True
+        if isinstance(var, core.Literal) or var in seen or var not in view.maker:
+            continue
+        seen.add(var)
+        todo += view.jaxpr.eqns[view.maker[var]].invars
+    return False
 
 
 def _without_marks(value: Any, ends: Sequence[Any], chain: Sequence[core.JaxprEqn]) -> core.Jaxpr:

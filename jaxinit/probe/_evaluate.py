@@ -15,7 +15,7 @@ from jaxinit.probe import _equations as equations
 from jaxinit.probe._layout import Layout
 from jaxinit.probe._operands import Product
 from jaxinit.probe._plan import Block, Place
-from jaxinit.probe._rows import backward_row, forward_row
+from jaxinit.probe._rows import backward_row, forward_row, gated_row
 from jaxinit.probe._thread import Thread, begin, settle
 from jaxinit.probe._unformed import multiply, multiply_again
 
@@ -100,6 +100,9 @@ class Watched:
             for variable, place in block.taps.get(index, []):
                 if place in probes:
                     env[variable], rows[place] = self._tap(env[variable], place, probes[place])
+            for variable, chain, place in block.gates.get(index, []):
+                if place in probes:
+                    rows[place] = gated_row(rows[place], env[variable], self.layout, chain)
         outs = [read(v) for v in block.jaxpr.outvars]
         if own:
             outs = _settled({n: threads.pop(n) for n in own}, outs)
@@ -107,7 +110,7 @@ class Watched:
 
     def _tap(self, x: Any, place: int, probe: Any) -> tuple[Any, Any]:
         at = self.places[place]
-        row = forward_row(x, at.batch_axis, self.layout, at.chain)
+        row = forward_row(x, at.batch_axis, self.layout, at.chain, at.gated)
         send = (lambda g: g) if self.renewed is None else partial(self.renewed, place)
         return _tapped(x, probe, lambda g: backward_row(g, at.batch_axis, self.layout), send), row
 
@@ -199,7 +202,7 @@ def _cut(block: Block, watched: set[int]) -> list[Any]:
         or index in block.products
         or index in block.shaping
         or any(b.unformed for b in block.inside.get(index, []))
-        or any(p in watched for _, p in block.taps.get(index, []))
+        or any(p in watched for *_, p in [*block.taps.get(index, []), *block.gates.get(index, [])])
         or any(p in watched for b in block.inside.get(index, []) for p in b.places())
     ]
     last_use = {v: len(jaxpr.eqns) for v in jaxpr.outvars if not isinstance(v, core.Literal)}

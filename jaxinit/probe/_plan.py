@@ -13,6 +13,7 @@ from jax.extend import core
 from jaxinit.models import MARK
 from jaxinit.probe import _equations as equations
 from jaxinit.probe._activation import Chain, View, follow
+from jaxinit.probe._gates import gates_of
 from jaxinit.probe._origins import DATA, Origin, body_origins, flow, of
 
 __all__ = ["Block", "Loop", "Operation", "Place", "Plan", "make_plan"]
@@ -63,6 +64,8 @@ class Place:
     loops: tuple[Loop, ...]
     branch: int | None
     chain: Chain | None = None
+    #: Whether the nonlinearities of sums with this value, or of parts of it, are watched in its stead.
+    gated: bool = False
     operation: Operation | None = None
     #: Whether the module's output stands for this operation: it is the only one of a module without parts.
     represented: bool = False
@@ -73,7 +76,8 @@ class Place:
 @dataclasses.dataclass
 class Block:
     """A program with its places: `taps[i]` are the (variable, place) known after equation i, `-1` its inputs;
-    `inside[i]` the blocks of the bodies of equation i.
+    `inside[i]` the blocks of the bodies of equation i; `gates[i]` the (variable, nonlinearity, place) of which the
+    variable, known after equation i, is a sum or a part of what is at the place (`_gates`).
 
     Where parameters are never formed: `products[i]` says how equation i multiplies one of them, or several that are
     joined (`_operands.Product`), and the equations `shaping` only hand them on. Of those multiplied more than once,
@@ -85,6 +89,7 @@ class Block:
     consts: Sequence[Any]
     taps: dict[int, list[tuple[Any, int]]] = dataclasses.field(default_factory=dict)
     inside: dict[int, list[Block]] = dataclasses.field(default_factory=dict)
+    gates: dict[int, list[tuple[Any, Chain, int]]] = dataclasses.field(default_factory=dict)
     products: dict[int, Any] = dataclasses.field(default_factory=dict)
     shaping: set[int] = dataclasses.field(default_factory=set)
     begins: dict[int, tuple[int, Any]] = dataclasses.field(default_factory=dict)
@@ -202,13 +207,12 @@ class _Walk:
             equations.aval(value).dtype,
             *around,
         )
-        place.chain = follow(view, value)
         if place.role == "output":
             outputs[source] = place
             if source in operations:  # the module's output is the operation itself: one place
                 same_value = operations.pop(source)
                 place.operation, same_value.operation = same_value.operation, None
-        self._add(block, index, value, place)
+        self._add(block, view, index, value, place)
 
     def _operation(
         self,
@@ -234,11 +238,10 @@ class _Walk:
         path = self.scope[-1] if self.scope else ()
         place = Place(
             "operation", eqn.primitive.name, path, "",
-            equations.aval(value).shape, equations.aval(value).dtype, *around,
-            chain=follow(view, value), operation=operation,
+            equations.aval(value).shape, equations.aval(value).dtype, *around, operation=operation,
         )  # fmt: skip
         operations[value] = place
-        self._add(block, index if where is None else where, value, place)
+        self._add(block, view, index if where is None else where, value, place)
 
     def _enter(
         self,
@@ -275,9 +278,13 @@ class _Walk:
             block.inside[index] = blocks
         return leaving if kind in (equations.CALL, equations.REMAT) else []
 
-    def _add(self, block: Block, index: int, value: Any, place: Place) -> None:
-        block.taps.setdefault(index, []).append((value, len(self.plan.places)))
+    def _add(self, block: Block, view: View, index: int, value: Any, place: Place) -> None:
+        number, place.chain = len(self.plan.places), follow(view, value)
+        block.taps.setdefault(index, []).append((value, number))
         self.plan.places.append(place)
+        for gate in gates_of(view, value) if place.chain is None else []:
+            block.gates.setdefault(gate.made_by, []).append((gate.value, gate.chain, number))
+            place.gated = True
 
     def _move(self, path: Path, role: str) -> None:
         """Keep track of the module whose equations these are."""

@@ -135,7 +135,7 @@ def _site(plan: Plan, row: Row, path: tuple[str, ...], rest: str) -> Site:
         str(np.dtype(place.dtype)),
         place.batch_axis,
         tuple(_parameter_name(plan, _row_at(plan, n, row)) for n in dict.fromkeys(own)),
-        place.chain is not None,
+        place.chain is not None or place.gated,
         tuple(loop.length for loop in place.loops),
         place.container,
         place.branch,

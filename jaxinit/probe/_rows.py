@@ -8,6 +8,7 @@ once. Written for this area alone: theory, simulation and probe share no numeric
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -19,7 +20,7 @@ from jaxinit.probe import _equations as equations
 from jaxinit.probe._activation import Chain, largest_slope, value_and_slope
 from jaxinit.probe._layout import Layout, exponent, power
 
-__all__ = ["backward_row", "forward_row", "wide"]
+__all__ = ["backward_row", "forward_row", "gated_row", "wide"]
 
 #: A unit is saturated when |phi'| is below this share of its maximum.
 SATURATED = 1e-2
@@ -28,10 +29,19 @@ SATURATED = 1e-2
 _BASE = 256
 
 
-def forward_row(x: Any, batch_axis: int | None, layout: Layout, chain: Chain | None) -> Any:
-    """The row of a value."""
+def forward_row(
+    x: Any, batch_axis: int | None, layout: Layout, chain: Chain | None, gated: bool = False
+) -> Any:
+    """The row of a value; if it is gated, shares of flat units and of zeros are those of its gates, still to come."""
     slope = 0.0 if chain is None else largest_slope(chain)
-    return _forward(batch_axis, layout, _Same(chain), slope)(jax.lax.stop_gradient(x))
+    return _forward(batch_axis, layout, _Same(chain), slope, gated)(jax.lax.stop_gradient(x))
+
+
+def gated_row(row: Any, x: Any, layout: Layout, chain: Chain) -> Any:
+    """The row with the shares of another of its gates, a nonlinearity of `x`: of several the largest stand."""
+    if "flat" not in layout.forward():
+        return row
+    return _gated(layout, _Same(chain), largest_slope(chain))(row, jax.lax.stop_gradient(x))
 
 
 def backward_row(g: Any, batch_axis: int | None, layout: Layout) -> Any:
@@ -55,15 +65,29 @@ class _Same:
 
 # jit: one lowered function for all places of one shape; the program and its compilation are smaller for it.
 @functools.lru_cache(maxsize=512)
-def _forward(batch_axis: int | None, layout: Layout, same: _Same, largest: float) -> Any:
+def _forward(batch_axis: int | None, layout: Layout, same: _Same, largest: float, gated: bool) -> Any:
     wanted = layout.forward()
 
     def row(x: Any) -> Any:
         x = wide(x)
         out = _signal(_cells(x, batch_axis, layout.examples), layout, wanted)
         if "flat" in wanted:
-            out["flat"] = _activation(x, same.chain, largest)
+            out["flat"] = jnp.nan if gated else _activation(x, same.chain, largest)
         return _pack(out, wanted)
+
+    return jax.jit(row)
+
+
+@functools.lru_cache(maxsize=512)
+def _gated(layout: Layout, same: _Same, largest: float) -> Any:
+    entries, start = layout.forward(), 0
+    for name in itertools.takewhile(lambda name: name != "flat", entries):
+        start += entries[name]
+    own = slice(start, start + entries["flat"])
+
+    def row(row: Any, x: Any) -> Any:
+        shares = _activation(wide(x), same.chain, largest).astype(row.dtype)
+        return row.at[own].set(jnp.fmax(row[own], shares))
 
     return jax.jit(row)
 

@@ -42,8 +42,10 @@ class Site:
         parameters: paths of the parameters that enter here, the kernel first; empty for containers.
         activation: whether an elementwise nonlinearity is applied to this value and nothing but it is used:
             the value is a pre-activation, and `dead_fraction`, `saturated_fraction` and `zero_fraction` speak
-            of that nonlinearity. Elsewhere the first two are undefined (nan) and the third speaks of the
-            value.
+            of that nonlinearity. So it is where the nonlinearity is applied to a sum of this value with others, or
+            to parts of it (the gates of recurrent cells, the end of a residual block): then they speak of the sum,
+            and of several parts each is the largest. Elsewhere the first two are undefined (nan) and the third
+            speaks of the value.
         loops: lengths of the loops (scans) around the place; a site is one of their iterations.
         container: whether other sites lie inside (a block, a stack, the model itself).
         branch: for a place inside a `cond` or `switch`: which branch; None elsewhere. A seed that does not

@@ -7,6 +7,7 @@ sites are `case.products.products` in the order of execution; a method returns a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from jaxinit.adapt._lsuv import lsuv
 from jaxinit.adapt._targets import choose, level_of, targets_of
 from jaxinit.models import Model
 from jaxinit.probe import Products, batches, products
+from jaxinit.probe._purity import remarks_of as remarks
 from jaxinit.records import CalibratedSite, Calibration, provenance
 
 __all__ = ["METHODS", "calibrate"]
@@ -127,6 +129,9 @@ def calibrate(
         ValueError, TypeError: an argument breaks its rule, or the model cannot be called with x; before anything is
             compiled. A site that cannot be calibrated raises nothing: its status says why.
 
+    Warns:
+        UserWarning: the model does more than compute its output, as for `probe`; once for a model.
+
     Example:
         >>> import jax, flax.linen as nn
         >>> from jaxinit.adapt import calibrate
@@ -211,7 +216,7 @@ _REMEMBERED = 8
 def _traced(model: Any, x: Any, *, params: Any, labels: Any, **choices: Any) -> Products:
     """The same trace, and thus the same compiled search, for the same model and batches alike."""
     if not isinstance(model, (nn.Module, Model)) or choices["rngs"] is not None:
-        return products(model, x, params=params, labels=labels, **choices)
+        return _found(model, x, params=params, labels=labels, **choices)
     shapes = jax.eval_shape(lambda *trees: trees, params, labels, x)
     numerics = [getattr(jax.config, name) for name in ("jax_enable_x64", "jax_default_matmul_precision")]
     question = (model, shapes, numerics, choices)
@@ -221,9 +226,16 @@ def _traced(model: Any, x: Any, *, params: Any, labels: Any, **choices: Any) -> 
                 return known
         except (TypeError, ValueError):  # modules that hold arrays are never alike
             continue
-    found = products(model, x, params=params, labels=labels, **choices)
+    found = _found(model, x, params=params, labels=labels, **choices)
     _traces.append((question, found))
     del _traces[:-_REMEMBERED]
+    return found
+
+
+def _found(*model: Any, **choices: Any) -> Products:
+    found = products(*model, **choices)
+    for remark in remarks(found):
+        warnings.warn(remark, UserWarning, stacklevel=4)
     return found
 
 

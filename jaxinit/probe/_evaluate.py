@@ -46,6 +46,7 @@ class Watched:
         self.watched = tuple(p for p in block.places() if p in set(watched))
         self.backward = sum(layout.backward().values())
         self.forward = sum(layout.forward().values())
+        self.gates = "flat" in layout.forward()
         self._segments: dict[int, list[Any]] = {}
 
     def probes(self) -> dict[int, Any]:
@@ -100,7 +101,7 @@ class Watched:
             for variable, place in block.taps.get(index, []):
                 if place in probes:
                     env[variable], rows[place] = self._tap(env[variable], place, probes[place])
-            for variable, chain, place in block.gates.get(index, []):
+            for variable, chain, place in block.gates.get(index, []) if self.gates else ():
                 if place in probes:
                     rows[place] = gated_row(rows[place], env[variable], self.layout, chain)
         outs = [read(v) for v in block.jaxpr.outvars]
@@ -143,7 +144,7 @@ class Watched:
     def _pieces(self, block: Block) -> list[Any]:
         """Equations to look at, by index, and between them programs to run as they are."""
         if id(block) not in self._segments:
-            self._segments[id(block)] = _cut(block, set(self.watched))
+            self._segments[id(block)] = _cut(block, set(self.watched), self.gates)
         return self._segments[id(block)]
 
 
@@ -193,7 +194,7 @@ def _variables(eqn: core.JaxprEqn) -> list[Any]:
     return list(dict.fromkeys(v for v in eqn.invars if not isinstance(v, core.Literal)))
 
 
-def _cut(block: Block, watched: set[int]) -> list[Any]:
+def _cut(block: Block, watched: set[int], gates: bool) -> list[Any]:
     jaxpr = block.jaxpr
     stops = [
         index
@@ -202,7 +203,8 @@ def _cut(block: Block, watched: set[int]) -> list[Any]:
         or index in block.products
         or index in block.shaping
         or any(b.unformed for b in block.inside.get(index, []))
-        or any(p in watched for *_, p in [*block.taps.get(index, []), *block.gates.get(index, [])])
+        or any(p in watched for _, p in block.taps.get(index, []))
+        or (gates and any(p in watched for *_, p in block.gates.get(index, [])))
         or any(p in watched for b in block.inside.get(index, []) for p in b.places())
     ]
     last_use = {v: len(jaxpr.eqns) for v in jaxpr.outvars if not isinstance(v, core.Literal)}

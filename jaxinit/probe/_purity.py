@@ -6,7 +6,7 @@ import gc
 import re
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -16,36 +16,41 @@ from jaxinit._core import checks
 from jaxinit.models import MARK, Marked
 from jaxinit.probe._program import Program
 
-__all__ = ["partial", "rehearse", "remarks"]
+if TYPE_CHECKING:
+    from jaxinit.probe._products import Products
+
+__all__ = ["partial", "rehearse", "remarks", "remarks_of"]
 
 #: Equations whose derivative, or whose batch of seeds, may not exist.
 _PARTIAL = frozenset({"while", "pure_callback", "io_callback"})
 
 
 def remarks(
-    model: Marked, drawn: core.ClosedJaxpr, program: core.ClosedJaxpr, shapes: Sequence[Any]
+    model: Marked, drawn: core.ClosedJaxpr | None, program: core.ClosedJaxpr, shapes: Sequence[Any]
 ) -> list[str]:
     """Sentences on side effects: whoever runs the compiled program does not get what the Python code says.
 
     `drawn` and `program` are what `model.init` and `model.apply` were traced to for a key and `shapes` = (params,
-    state, args). Both are traced once more: what is then another program depends on something that is no argument,
-    and a tracer that outlives its trace is kept by someone.
+    state, args); `drawn` is None where parameters are given. Both are traced once more: what is then another program
+    depends on something that is no argument, and a tracer that outlives its trace is kept by someone.
     """
     params, state, args = shapes
     key = jax.random.key(0, impl="threefry2x32")
     out = []
     if calls := host_calls(program):
         out.append(
-            f"{model.name} calls the host ({', '.join(calls)}): it will do so for every seed, once or more. Take it "
-            "out for a probe, or put it behind a flag."
+            f"{model.name} calls the host ({', '.join(calls)}): it will do so whenever it is measured, once or "
+            "more. Take it out, or put it behind a flag."
         )
-    again, kept = _traced_again(model.init, key, args)
-    if differs(_needed(drawn), _needed(again)) is not None:
-        out.append(
-            f"{model.name} draws parameters by something else than its key (NumPy's or Python's random numbers, time, "
-            "a counter): they are drawn once, and are the same for every seed. Draw them with jax.random and the key "
-            "that an initializer is given."
-        )
+    kept = False
+    if drawn is not None:
+        again, kept = _traced_again(model.init, key, args)
+        if differs(_needed(drawn), _needed(again)) is not None:
+            out.append(
+                f"{model.name} draws parameters by something else than its key (NumPy's or Python's random numbers, "
+                "time, a counter): they are drawn once, and are the same for every seed. Draw them with jax.random "
+                "and the key that an initializer is given."
+            )
     again, kept_too = _traced_again(model.apply, params, state, args, key)
     if (place := differs(program, again)) is not None:
         out.append(
@@ -59,6 +64,13 @@ def remarks(
             "are no arrays, and using them raises UnexpectedTracerError. Return them, or sow them."
         )
     return [*out, *model.changes]
+
+
+def remarks_of(found: Products) -> list[str]:
+    """The same sentences of a model whose products were found."""
+    block, args = found.traced.plan.block, found.arguments
+    drawn = jax.make_jaxpr(found.model.init)(jax.random.key(0, impl="threefry2x32"), args)
+    return remarks(found.model, drawn, core.ClosedJaxpr(block.jaxpr, block.consts), (*found.abstract, args))
 
 
 def partial(program: core.ClosedJaxpr) -> bool:

@@ -33,14 +33,12 @@ def forward_row(
     x: Any, batch_axis: int | None, layout: Layout, chain: Chain | None, gated: bool = False
 ) -> Any:
     """The row of a value; if it is gated, shares of flat units and of zeros are those of its gates, still to come."""
-    slope = 0.0 if chain is None else largest_slope(chain)
+    slope, gated = 0.0 if chain is None else largest_slope(chain), gated and "flat" in layout.forward()
     return _forward(batch_axis, layout, _Same(chain), slope, gated)(jax.lax.stop_gradient(x))
 
 
 def gated_row(row: Any, x: Any, layout: Layout, chain: Chain) -> Any:
     """The row with the shares of another of its gates, a nonlinearity of `x`: of several the largest stand."""
-    if "flat" not in layout.forward():
-        return row
     return _gated(layout, _Same(chain), largest_slope(chain))(row, jax.lax.stop_gradient(x))
 
 

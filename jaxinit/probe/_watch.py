@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.extend import core
 
 from jaxinit._core import checks
 from jaxinit._core.scaled import Scaled
 from jaxinit.models import marked
 from jaxinit.probe import _inputs as inputs
+from jaxinit.probe import _purity as purity
 from jaxinit.probe._choices import Sites
 from jaxinit.probe._probe import measure_of
 from jaxinit.probe._program import streams
@@ -101,6 +104,9 @@ def watch(
     Raises:
         ValueError, TypeError: an argument breaks its rule, or the model cannot be called so.
 
+    Warns:
+        UserWarning: the model does more than compute its output, as for `probe`.
+
     Example:
         >>> import jax, jax.numpy as jnp, flax.linen as nn
         >>> from jaxinit.probe import watch
@@ -118,6 +124,9 @@ def watch(
     params = inputs.abstract(params)
     kept = {} if state is None else inputs.abstract(state)
     traced = trace(where, adapted, params, kept, args)
+    closed = core.ClosedJaxpr(traced.plan.block.jaxpr, traced.plan.block.consts)
+    for remark in purity.remarks(adapted, None, closed, (params, kept, args)):
+        warnings.warn(remark, UserWarning, stacklevel=2)
     measure = measure_of(
         where, adapted, traced, inputs.examples_of(args) or 1, targets,
         loss=loss, backward=backward, record=record, optimizer=optimizer, sites=sites,

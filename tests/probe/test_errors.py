@@ -12,6 +12,7 @@ import pytest
 import zoo_models as zoo
 from flax import nnx
 
+from jaxinit.adapt import calibrate
 from jaxinit.probe import probe, watch
 
 TWO, X = zoo.Two(), zoo.X
@@ -202,6 +203,22 @@ def test_a_model_that_does_more_than_compute_is_named(name: str, monkeypatch: py
         probe(model, X, seeds=1)
     assert len(said) == 1
     KEPT.clear()
+
+
+@pytest.mark.parametrize("name", ["debug.print", "a number of NumPy", "weights of NumPy"])
+def test_watch_and_calibrate_name_it_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, text = IMPURE[name]
+    monkeypatch.setattr("jaxinit.adapt._calibrate.begin", stop)
+    with pytest.warns(UserWarning, match=text) as said, pytest.raises(Stopped):
+        calibrate(model, X, jax.random.key(0))
+    assert len(said) == 1 and said[0].filename == __file__
+    params = jax.eval_shape(model.init, jax.random.key(0), X)["params"]
+    if name == "weights of NumPy":  # of parameters that are given nobody asks how they were drawn
+        watch(model, params, X)
+        return
+    with pytest.warns(UserWarning, match=text) as said:
+        watch(model, params, X)
+    assert len(said) == 1 and said[0].filename == __file__
 
 
 @pytest.mark.parametrize("name", [*zoo.CASES, "nnx: kept variables"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxinit._core import checks
 from jaxinit._core.struct import leaf, record, static
@@ -43,7 +44,10 @@ class ImplicitMatrix:
 
     One call draws the product, and its derivative draws the product with W^T, exactly in law and jointly.
     The matrix is fresh at every call: calls with the same key and different inputs are not calls of the
-    same matrix. Composes under jit, grad, vmap and scan.
+    same matrix (`tied` is for that). Composes under jit, grad, vmap and scan.
+
+    Products are drawn in float32, or float64 for `x` of float64, and have the dtype of `x`: bfloat16 and float16 rows
+    get the products of a matrix of more digits, rounded once.
     """
 
     key: Any = leaf()
@@ -53,11 +57,25 @@ class ImplicitMatrix:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x @ W for `x` of shape (..., n_in)."""
-        if x.ndim < 1 or x.shape[-1] != self.shape[0]:
-            raise checks.bad("ImplicitMatrix", "x", f"of shape (..., {self.shape[0]})", x.shape)
-        rows = x.reshape((-1, self.shape[0]))
-        y = _product(self.key, rows, jnp.asarray(self.scale, x.dtype), self.shape[1], self.law)
-        return y.reshape((*x.shape[:-1], self.shape[1]))
+        x = rows_of("ImplicitMatrix", "x", x, self.shape[0])
+        held = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
+        rows = x.reshape((-1, self.shape[0])).astype(held)
+        y = _product(self.key, rows, jnp.asarray(self.scale, held), self.shape[1], self.law)
+        return y.reshape((*x.shape[:-1], self.shape[1])).astype(x.dtype)
+
+
+def rows_of(where: str, argument: str, x: Any, n: int) -> jax.Array:
+    """An array of real rows of n entries, or an error."""
+    if not isinstance(x, (jax.Array, np.ndarray)):
+        raise checks.wrong_type(where, argument, "an array", x)
+    if x.ndim < 1 or x.shape[-1] != n:
+        way_out = "Vectors are rows here: pass x.T." if n in x.shape else ""
+        raise checks.bad(where, argument, f"of shape (..., {n})", x.shape, way_out)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise checks.wrong_type(
+            where, argument, "of real floating-point numbers", x.dtype, "Cast it: x.astype(jnp.float32)."
+        )
+    return jnp.asarray(x)
 
 
 def _make(where: str, key: Any, shape: Any, argument: str, scale: Any, law: str) -> ImplicitMatrix:

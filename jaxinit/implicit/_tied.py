@@ -12,6 +12,7 @@ import numpy as np
 from jaxinit._core import checks
 from jaxinit._core.struct import leaf, record, static
 from jaxinit.implicit._known import GaussianKnown, HaarKnown
+from jaxinit.implicit._operator import rows_of
 
 Known = GaussianKnown | HaarKnown
 LAWS: dict[str, Any] = {"gaussian": GaussianKnown, "haar": HaarKnown}
@@ -123,17 +124,15 @@ class TiedMatrix:
         return self.known.matrix(key, jnp.asarray(self.scale, self.dtype))
 
     def _product(self, x: jax.Array, left: bool) -> tuple[jax.Array, TiedMatrix]:
-        n = self.shape[1 if left else 0]
-        if x.ndim < 1 or x.shape[-1] != n:
-            raise checks.bad("TiedMatrix", "y" if left else "x", f"of shape (..., {n})", x.shape)
+        where, argument, n = "TiedMatrix", "y" if left else "x", self.shape[1 if left else 0]
+        x = rows_of(where, argument, x, n)
         if x.dtype != self.dtype:
-            raise checks.wrong_type(
-                "TiedMatrix",
-                "y" if left else "x",
-                f"of dtype {self.dtype}",
-                x.dtype,
-                "Pass dtype= to tied().",
-            )
+            way_out = f"Cast it, or pass dtype={x.dtype.name!r} to tied()."
+            if x.dtype.itemsize < 4:
+                way_out = (
+                    f"Cast it to {self.dtype}, and the product back: what is known of W keeps its digits."
+                )
+            raise checks.wrong_type(where, argument, f"of dtype {self.dtype}", x.dtype, way_out)
         rows = x.reshape((-1, n))
         self._check_room(rows.shape[0], left)
         scale = jnp.asarray(self.scale, x.dtype)
@@ -166,7 +165,8 @@ def tied(
         capacity: how many rows the products on either side may have in all, those of gradients included: a
             recurrent network of T steps with B inputs needs T * B. Products beyond it are nan.
         law: "gaussian" (iid N(0, scale^2)) or "haar".
-        dtype: of the rows, float32 by default.
+        dtype: of the rows, float32 (default) or float64, which needs jax_enable_x64. With fewer digits products would
+            contradict each other: cast rows of bfloat16 to float32, and products back.
 
     Cost per product of B rows O((n_in + n_out) capacity B), memory 2 (n_in + n_out) capacity numbers. Exact in law,
     forward and backward jointly. `jaxinit.implicit._known` has the derivation.
@@ -192,5 +192,26 @@ def tied(
     number = checks.number(where, "scale", scale, above=0.0)
     capacity = checks.integer(where, "capacity", capacity, at_least=1)
     checks.choice(where, "law", law, tuple(LAWS))
-    known = LAWS[law].empty((dims[0], dims[1]), capacity, jnp.float32 if dtype is None else dtype)
+    known = LAWS[law].empty((dims[0], dims[1]), capacity, _held(where, dtype))
     return TiedMatrix(known, key, number, (dims[0], dims[1]), law, capacity)
+
+
+def _held(where: str, dtype: Any) -> Any:
+    """The dtype of rows, float32 by default."""
+    if dtype is None:
+        return jnp.dtype("float32")
+    try:
+        name = jnp.dtype(dtype).name
+    except TypeError:
+        raise checks.wrong_type(where, "dtype", "a dtype, its name, or None", dtype) from None
+    if name not in ("float32", "float64"):
+        raise checks.bad(
+            where, "dtype", "float32 or float64", name,
+            "Cast rows of other dtypes to float32, and products back.",
+        )  # fmt: skip
+    if name == "float64" and not jax.config.read("jax_enable_x64"):
+        raise checks.bad(
+            where, "dtype", "float32 while jax_enable_x64 is off", name,
+            "Call jax.config.update('jax_enable_x64', True) first.",
+        )  # fmt: skip
+    return jnp.dtype(name)

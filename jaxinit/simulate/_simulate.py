@@ -87,7 +87,8 @@ def simulate(
             "radial" draws nothing but lengths, exactly, at a cost that does not depend on the width: for one input
             (of mean square `q`, or `x`), Gaussian weights, no biases, and (leaky) ReLU or linear units.
         approximate: let "implicit" and "auto" treat other iid laws (uniform, truncated normal) as Gaussian of
-            the same variance: their statistics agree to O(1/width).
+            the same variance: their statistics agree to O(1/width) behind a layer of that width; a first layer that
+            reads few entries of x, such as one-hot rows, keeps an error of order one in fourth moments.
         backward: also measure gradients.
         record: names of the statistics to record (see `jaxinit.records.STATISTICS`); by default all but
             "update_ratio", whose chi-square doubles the time to compile. With it, a network of tied weights also has
@@ -138,6 +139,7 @@ def simulate(
             where, "network", "a jaxinit.Network", network, "For a Flax model use `probe`."
         )
     seed_array = checks.seeds(where, "seeds", seeds)
+    _check_flags(progress, approximate=approximate, backward=backward, keep_seeds=keep_seeds)
     checks.choice(where, "sampler", sampler, SAMPLERS)
     precision = Precision.of(where, dtype)
     inputs = _inputs(network, q, correlation, x, alone=sampler == "radial", held=precision.held)
@@ -240,6 +242,16 @@ def _program(
     return Dense(weights, activate, not is_zero(network.bias_variance), wanted, skips, driven)
 
 
+def _check_flags(progress: Any, **flags: Any) -> None:
+    for name, value in flags.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise checks.wrong_type("simulate", name, "True or False", value)
+    if not isinstance(progress, (bool, np.bool_)) and not callable(progress):
+        raise checks.wrong_type(
+            "simulate", "progress", "True for a bar, False, or a function of (done, total)", progress
+        )
+
+
 def _wanted(
     record: Sequence[str] | None, backward: bool, rows: int, told: frozenset[str] = st.FORWARD | st.BACKWARD
 ) -> frozenset[str]:
@@ -249,7 +261,8 @@ def _wanted(
     if record is None:
         return allowed - {"update_ratio"}
     if isinstance(record, str) or not all(isinstance(name, str) for name in record):
-        raise checks.wrong_type("simulate", "record", "a sequence of names of statistics", record)
+        way_out = f"Pass [{record!r}]." if isinstance(record, str) else ""
+        raise checks.wrong_type("simulate", "record", "a sequence of names of statistics", record, way_out)
     for name in record:
         if name not in STATISTICS:
             raise checks.bad(
@@ -274,13 +287,20 @@ def _inputs(
     steps = (network.depth,) if network.driven else ()
     n = network.places * channels
     if x is not None:
-        array = np.asarray(x)
+        try:
+            array = np.asarray(x)
+        except ValueError:
+            raise checks.wrong_type(where, "x", "an array of real numbers", x) from None
         if array.ndim < 2 or array.shape[1:] != (*steps, *places, channels) or array.shape[0] < 1:
             axes = ", ".join(["inputs", *map(str, (*steps, *places)), "input_width"])
+            way_out = "Set Network(input_width=...) to the length of your inputs."
+            if array.shape == (*steps, *places, channels):
+                way_out = "Pass x[None] for one input."
+            elif steps and array.shape[1:] == (channels,):
+                way_out = "A network with input_weight_variance reads an input at every step."
             raise checks.bad(
-                where, "x", f"of shape ({axes}) with input_width = {channels}", array.shape,
-                "Set Network(input_width=...) to the length of your inputs.",
-            )  # fmt: skip
+                where, "x", f"of shape ({axes}) with input_width = {channels}", array.shape, way_out
+            )
         if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
             raise checks.wrong_type(where, "x", "an array of real numbers", array.dtype)
         if not np.all(np.isfinite(array)):
@@ -330,10 +350,14 @@ def _weights(
     if approximate and law == "iid":
         law = "gaussian"
     if sampler == "implicit" and law not in IMPLICIT_LAWS:
+        way_out = f"{network.initializer!r} draws {law!r} entries."
+        if law == "iid":
+            way_out += " Pass distribution='normal' to it, or approximate=True to treat them as normal (to O(1/width))."
+        elif law == "unknown":
+            way_out += " Pass an initializer of jaxinit, such as ji.normal(0.1), whose law is known."
         raise checks.bad(
             "simulate", "sampler", "'materialized' or 'auto' for a law that is neither normal nor orthogonal", sampler,
-            f"{network.initializer!r} draws {law!r} entries: pass distribution='normal' to it, or "
-            "approximate=True to treat iid entries as normal (exact to O(1/width)).",
+            way_out,
         )  # fmt: skip
     rounded = law == "orthogonal" and precision.short
     if sampler == "implicit" and rounded:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinit._core import checks
 from jaxinit._core.normals import normals
 from jaxinit._core.struct import leaf, record, static
 from jaxinit.implicit import _frames, _gaussian, _gradient, _haar
@@ -144,9 +145,14 @@ class Weights:
     def _draw(self, key: jax.Array, network: Network) -> jax.Array:
         n_in, n_out = self.shape
         if network.initializer is not None:
-            return jnp.asarray(
-                network.initializer(key, _tensor(self.shape, self.kernel), jnp.float32)
-            ).reshape(self.shape)
+            shape = _tensor(self.shape, self.kernel)
+            drawn = jnp.asarray(network.initializer(key, shape, jnp.float32))
+            if drawn.shape != shape:
+                raise checks.bad(
+                    "Network", "initializer", f"a function whose array has the shape it is asked for, {shape}",
+                    drawn.shape,
+                )  # fmt: skip
+            return drawn.reshape(self.shape)
         scale = law_of(network, self.shape, self.kernel)[1]
         if self.law == "orthogonal":
             m = max(n_in, n_out)

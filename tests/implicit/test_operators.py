@@ -147,6 +147,44 @@ def test_twin_haar_without_avoiding_the_seen_space() -> None:
     other_law(sample(wrong, x, 0), sample(drawn("haar", 6), x, 1))
 
 
+def rounded(products: Callable) -> Callable:
+    """Rows and products of bfloat16."""
+
+    def of_rounded(key: jax.Array, x: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(v.astype(jnp.float32) for v in products(key, x.astype(jnp.bfloat16)))
+
+    return of_rounded
+
+
+def test_rows_of_16_bits_have_products_with_a_matrix_of_more() -> None:
+    """Frames of bfloat16 would not be orthonormal: that of the twin, whose lengths scatter."""
+
+    def drawn_wide(key: jax.Array, x: jax.Array) -> tuple[jax.Array, ...]:
+        w = 0.7 * jax.random.orthogonal(key, 6)
+        y = (x.astype(jnp.float32) @ w).astype(x.dtype)
+        return y, (cotangent(y).astype(jnp.float32) @ w.T).astype(x.dtype)
+
+    def narrow(key: jax.Array, x: jax.Array) -> tuple[jax.Array, ...]:
+        there, back = jax.random.split(key)
+        y, residual = _haar.forward(there, x, 6, jnp.asarray(0.7, x.dtype))
+        return y, _haar.backward(back, residual, cotangent(y), 6, jnp.asarray(0.7, x.dtype))
+
+    x = INPUTS["generic"](6)
+    truth = sample(rounded(drawn_wide), x, 1)
+    same_law(sample(rounded(implicit("haar", 6)), x, 0), truth)
+    other_law(sample(rounded(narrow), x, 2), truth)
+
+
+def test_rows_of_64_bits_keep_them() -> None:
+    with jax.enable_x64(True):
+        x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 20)))
+        for law in ("gaussian", "haar"):
+            y, dx = jax.jit(implicit(law, 20))(jax.random.key(0), x)
+            assert y.dtype == dx.dtype == jnp.float64
+            np.testing.assert_allclose(x @ dx.T, y @ cotangent(y).T, rtol=1e-11, atol=1e-11)
+        np.testing.assert_allclose(y @ y.T, 0.7**2 * x @ x.T, atol=1e-11)
+
+
 # --- identities that hold draw by draw ------------------------------------------------------------------------
 
 
@@ -237,8 +275,15 @@ def test_bad_input(make: Callable) -> None:
         make(key, (3, 3), -1.0)
     with pytest.raises(TypeError, match=r"jax.random key"):
         make(7, (3, 3), 1.0)
+    matrix = make(key, (3, 4), 1.0)
     with pytest.raises(ValueError, match=r"\(\.\.\., 3\)"):
-        make(key, (3, 4), 1.0)(jnp.ones((2, 4)))
+        matrix(jnp.ones((2, 4)))
+    with pytest.raises(ValueError, match="pass x.T"):
+        matrix(jnp.ones((3, 1)))
+    with pytest.raises(TypeError, match="floating-point"):
+        matrix(jnp.ones((2, 3), jnp.int32))
+    with pytest.raises(TypeError, match="an array"):
+        matrix([1.0, 2.0, 3.0])
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 40, 3, 4)], ids=["by inner products", "by the matrix"])

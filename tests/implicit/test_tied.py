@@ -292,6 +292,9 @@ def test_lowers_for_accelerators(law: str) -> None:
         ({"shape": (3,)}, ValueError, r"\(n_in, n_out\)"),
         ({"scale": 0.0}, ValueError, "greater than 0"),
         ({"capacity": 0}, ValueError, "at least 1"),
+        ({"dtype": jnp.bfloat16}, ValueError, "Cast rows of other dtypes to float32"),
+        ({"dtype": "float64"}, ValueError, "jax_enable_x64"),
+        ({"dtype": 3}, TypeError, "its name, or None"),
         ({"law": "orthogonal"}, ValueError, "'gaussian' or 'haar'"),
         ({"key": 3}, TypeError, "jax.random key"),
     ],
@@ -306,5 +309,5 @@ def test_bad_products() -> None:
     w = ji.implicit.tied(jax.random.key(0), (3, 4), 1.0, capacity=4)
     with pytest.raises(ValueError, match=r"\(\.\.\., 4\)"):
         w.left(jnp.ones((1, 3)))
-    with pytest.raises(TypeError, match="dtype float32"):
+    with pytest.raises(TypeError, match=r"dtype float32.*Cast it to float32, and the product back"):
         w.right(jnp.ones((1, 3), jnp.bfloat16))

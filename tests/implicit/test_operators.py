@@ -190,16 +190,15 @@ def test_rows_of_64_bits_keep_them() -> None:
 
 @pytest.mark.parametrize("law", ["gaussian", "haar"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("kind", sorted(INPUTS))
-def test_forward_and_backward_are_one_matrix(law: str, shape: tuple[int, int], kind: str) -> None:
+def test_forward_and_backward_are_one_matrix(law: str, shape: tuple[int, int]) -> None:
     """<x_a, d_b W^T> = <x_a W, d_b> for all a, b."""
-    x = jnp.asarray(INPUTS[kind](shape[0]), jnp.float32)
-    make = ji.implicit.gaussian if law == "gaussian" else ji.implicit.haar
-    y, pull = jax.vjp(make(jax.random.key(3), shape, 1.3), x)
-    d = cotangent(y)
-    (dx,) = pull(d)
-    scale = float(jnp.linalg.norm(x) * jnp.linalg.norm(dx) + jnp.linalg.norm(y) * jnp.linalg.norm(d))
-    np.testing.assert_allclose(x @ dx.T, y @ d.T, atol=5e-6 * scale)
+    kinds = [INPUTS[kind](shape[0]) for kind in ("generic", "equal", "one is zero")]
+    every = jnp.asarray(np.stack(kinds), jnp.float32)
+    products = jax.jit(jax.vmap(implicit(law, shape[1]), (None, 0)))
+    for x, y, dx in zip(every, *products(jax.random.key(3), every), strict=True):
+        d = cotangent(y)
+        scale = float(jnp.linalg.norm(x) * jnp.linalg.norm(dx) + jnp.linalg.norm(y) * jnp.linalg.norm(d))
+        np.testing.assert_allclose(x @ dx.T, y @ d.T, atol=5e-6 * scale)
 
 
 def test_haar_keeps_norms_and_angles_exactly() -> None:

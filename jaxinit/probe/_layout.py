@@ -27,7 +27,7 @@ _FLAT = set(_FLAT_NAMES)
 #: them. With values y over a power of two, the one at or below the largest of them, `top`:
 #: `units` of an example; per example `squares`, the sum of y^2; `level` and `fourth`, the sums of y and of the fourth
 #: power of its distance from the mean. Of examples apart the `cosine` of each pair and 1 minus it, `distance`; of
-#: examples pooled, per example, `off`: |y - |y| v|^2, v the sum of all y / |y| over the number of examples.
+#: examples pooled, `off`: the sum of |y / |y| - v|^2, v the mean of all y / |y|; a y that is 0 counts as 0.
 #: `flat`: shares of dead and saturated units and of zeros.
 #: `spread` and `places`, per example: |sum of unit vectors of its positions|^2, and how many of these are not 0.
 _FORWARD = {
@@ -94,7 +94,7 @@ class Layout(NamedTuple):
         pairs, several = len(self.pairs), self.examples > 1 and not self.apart
         lengths = {
             "input": self.inputs, "example": self.examples, "": 1, "flat": len(_FLAT_NAMES),
-            "pair": pairs if self.apart else 0, "pool": self.examples if several else 0,
+            "pair": pairs if self.apart else 0, "pool": int(several),
         }  # fmt: skip
         chosen = {name: axis for name, (axis, uses) in kinds.items() if uses & self.wanted}
         return {"ran": 1} | {name: lengths[axis] for name, axis in chosen.items() if lengths[axis]}
@@ -163,13 +163,11 @@ def _pooled(squares: Any, off: Any) -> tuple[Any, Any]:
     """The mean cosine of two different examples among those that are not 0, and 1 minus it without cancellation.
 
     Of m unit vectors u_a with mean v, the mean of |u_a - u_b|^2 / 2 over a != b is sum_a |u_a - v|^2 / (m - 1). What is
-    given are distances from w = m v / n, n all examples; if some of them are 0, that sum follows from S = sum_a
-    |u_a - w|^2 = m - (2 n - m) |w|^2.
+    given, S, counts n - m zeros among them and their mean, w = m v / n: S = m - n |w|^2, from which that sum follows.
     """
-    n, some = squares.shape[1], squares > 0
-    m = jnp.sum(some, axis=1, keepdims=True, dtype=jnp.float32)
-    total = jnp.sum(jnp.where(some, off / squares, 0), axis=1, keepdims=True)
-    spread = jnp.where(m < n, m - (m - total) * n**2 / ((2 * n - m) * m), total)
+    n = squares.shape[1]
+    m = jnp.sum(squares > 0, axis=1, keepdims=True, dtype=jnp.float32)
+    spread = jnp.where(m < n, off - (m - off) * (n - m) / m, off)
     distance = jnp.where(m > 1, spread / (m - 1), jnp.nan)
     return 1 - distance, distance
 

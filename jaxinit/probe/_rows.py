@@ -68,7 +68,8 @@ def _forward(batch_axis: int | None, layout: Layout, same: _Same, largest: float
 
     def row(x: Any) -> Any:
         x = wide(x)
-        out = _signal(_cells(x, batch_axis, layout.examples), layout, wanted)
+        cells = _cells(x, batch_axis, layout.examples)
+        out = _signal(cells, _top(cells, layout), layout, wanted)
         if "flat" in wanted:
             out["flat"] = jnp.nan if gated else _activation(x, same.chain, largest)
         return _pack(out, wanted)
@@ -97,9 +98,14 @@ def _backward(batch_axis: int | None, layout: Layout) -> Any:
     def row(g: Any) -> Any:
         g = wide(g)
         cells = _cells(g, batch_axis, layout.examples)
-        out = _signal(cells, layout, wanted)
         if "grad_zero_fraction" in wanted:
-            out["grad_zero_fraction"] = _silent(g, cells, out["scaled"])
+            largest = jnp.max(jnp.abs(g), axis=tuple(range(g.ndim - 1)))  # of each unit
+            top = _top(cells, layout) if layout.apart else jnp.max(largest, keepdims=True)
+        else:
+            top = _top(cells, layout)
+        out = _signal(cells, top, layout, wanted)
+        if "grad_zero_fraction" in wanted:
+            out["grad_zero_fraction"] = jnp.mean(largest == 0, dtype=g.dtype)
         return _pack(out, wanted)
 
     return jax.jit(row)
@@ -127,56 +133,61 @@ def _cells(x: Any, batch_axis: int | None, examples: int) -> Any:
     return jnp.moveaxis(x, batch_axis, 0).reshape((examples, -1, x.shape[-1]))
 
 
-def _signal(cells: Any, layout: Layout, wanted: dict[str, int]) -> dict[str, Any]:
-    """Sums over values by name, as `Layout` explains them, with a power of two taken out: the square of 1e-30 is no
-    float32, but 2^-100 and a square of order 1 are. And the values so scaled."""
-    axes = (1, 2) if layout.apart else (0, 1, 2)
-    top = jnp.atleast_1d(jnp.max(jnp.abs(cells), axis=axes))
-    y = cells * power(-exponent(top), cells.dtype)[:, None, None]
-    # A product: the square of what was scaled here is read twice otherwise, and three times slower.
-    squares = jnp.einsum("apf,apf->ap", y, y, precision=jax.lax.Precision.HIGHEST)
-    each = jnp.sum(squares, axis=1)
+def _top(cells: Any, layout: Layout) -> Any:
+    """The largest size of each input, or of all together."""
+    return jnp.atleast_1d(jnp.max(jnp.abs(cells), axis=(1, 2) if layout.apart else (0, 1, 2)))
+
+
+def _signal(cells: Any, top: Any, layout: Layout, wanted: dict[str, int]) -> dict[str, Any]:
+    """Sums over values by name, as `Layout` explains them, with a power of two taken out, that of `top`, the largest
+    of each input: the square of 1e-30 is no float32, but 2^-100 and a square of order 1 are."""
     alone = len(cells) != layout.examples
-
-    def over(v: Any) -> Any:
-        return jnp.sum(v, axis=axes, keepdims=True)
-
+    y = cells.reshape((len(cells), -1)) * power(-exponent(top), cells.dtype)[:, None]
+    spread = "spread" in wanted and cells.shape[1] > 1 and not alone
+    if spread:
+        squares = jnp.sum(jnp.square(y).reshape(cells.shape), axis=2)  # of each position
+        each = jnp.sum(squares, axis=1)
+    else:
+        each = jnp.einsum("an,an->a", y, y, precision=jax.lax.Precision.HIGHEST)
+    axes = (1,) if layout.apart else (0, 1)
     # The sums of examples that are not told apart are those of each, in equal parts.
     parts = layout.examples if alone else 1
     out: dict[str, Any] = {
-        "ran": jnp.ones((), y.dtype), "scaled": y, "top": top, "squares": each / parts,
+        "ran": jnp.ones((), y.dtype), "top": top, "squares": each / parts,
         "units": jnp.full((), y[0].size / parts, y.dtype),
     }  # fmt: skip
     count, parts = y.size // (1 if not layout.apart else len(y)), parts if layout.apart else 1
     if "level" in wanted:
-        level = over(y)
+        level = jnp.sum(y, axis=axes, keepdims=True)
         out["level"] = level.ravel() / parts
     if "fourth" in wanted:
-        out["fourth"] = over(jnp.square(jnp.square(y - level / count))).ravel() / parts
+        out["fourth"] = jnp.sum(jnp.square(jnp.square(y - level / count)), axis=axes) / parts
     if "distance" in wanted:
         out["cosine"], out["distance"] = (jnp.nan, jnp.nan) if alone else _apart(y, each)
     if "off" in wanted:
         out["off"] = jnp.nan if alone else _off(y, each)
     if "spread" in wanted:
         out["spread"], out["places"] = (
-            (jnp.nan, jnp.nan) if alone or y.shape[1] == 1 else _positions(y, squares)
+            _positions(y.reshape(cells.shape), squares) if spread else (jnp.nan, jnp.nan)
         )
     return out
 
 
 def _apart(y: Any, each: Any) -> tuple[Any, Any]:
     """Cosine of every pair of examples, and 1 - cosine without cancellation; nan for one that is 0."""
-    u = y.reshape((len(y), -1)) / jnp.sqrt(each)[:, None]
+    u = y / jnp.sqrt(each)[:, None]
     a, b = np.triu_indices(len(y), 1)
     return jnp.sum(u[a] * u[b], axis=1), jnp.sum(jnp.square(u[a] - u[b]), axis=1) / 2
 
 
 def _off(y: Any, each: Any) -> Any:
-    inverse = _inverse(each)
-    # A product: of one reduction that feeds another XLA's CPU compiler makes a single kernel, ten times slower.
-    centre = jnp.einsum("a,apf->pf", inverse, y, precision=jax.lax.Precision.HIGHEST)
-    length = each * inverse / len(y)
-    return jnp.sum(jnp.square(y - length[:, None, None] * centre[None]), axis=(1, 2))
+    """Of unit vectors u_a, 0 for an example that is 0, and w, their sum over the number of examples:
+    sum_a |u_a - w|^2."""
+    u = y * _inverse(each)[:, None]
+    # A product: of one reduction that feeds another XLA's CPU compiler makes a slow kernel.
+    mean = jnp.full(len(u), 1 / len(u), u.dtype)
+    centre = jnp.einsum("a,an->n", mean, u, precision=jax.lax.Precision.HIGHEST)
+    return jnp.sum(jnp.square(u - centre[None]))
 
 
 def _positions(y: Any, squares: Any) -> tuple[Any, Any]:
@@ -189,14 +200,6 @@ def _inverse(squares: Any) -> Any:
     """Of squared lengths: one over the length, or 0."""
     some = squares > 0
     return jnp.where(some, jax.lax.rsqrt(jnp.where(some, squares, 1)), 0)
-
-
-def _silent(g: Any, cells: Any, scaled: Any) -> Any:
-    """The share of units, along the last axis, without a gradient."""
-    sizes = jnp.sum(jnp.abs(scaled), axis=(0, 1))
-    if cells.shape[2] != g.shape[-1]:  # the last axis counts examples: its places are the units all the same
-        sizes = jnp.max(jnp.abs(g), axis=tuple(range(g.ndim - 1)))
-    return jnp.mean(sizes == 0, dtype=g.dtype)
 
 
 def _activation(x: Any, chain: Chain | None, largest: float) -> Any:

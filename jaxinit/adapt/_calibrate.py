@@ -83,9 +83,10 @@ def calibrate(
     Behind a normalization the scale of a site decides about the gradient at that site, and about no signal or gradient
     beyond; in a stretch of ReLU-like layers one scale fixes both signal and gradient.
 
-    The search is one compiled program: the model is evaluated with scaled parameters, every site is read, and all
-    sites whose statistic nothing above is about to change are scaled, until none is off. Sites whose statistic is a
-    power of the scales above them (linear and ReLU-like stretches) move together, in one evaluation.
+    The model is evaluated with scaled parameters, every site is read, and all sites whose statistic nothing above is
+    about to change are scaled, until none is off. Sites whose statistic is a power of the scales above them (linear and
+    ReLU-like stretches) move together, in one evaluation. What lies between two sites is compiled once for all that
+    are alike, in this model and the next; the searches of "critical" and "gradient" are compiled as a whole.
 
     Args:
         model: as for `probe`: a linen module, an nnx factory `rngs -> module` or an nnx module, a pair (init, apply),
@@ -214,7 +215,7 @@ _REMEMBERED = 8
 
 
 def _traced(model: Any, x: Any, *, params: Any, labels: Any, **choices: Any) -> Products:
-    """The same trace, and thus the same compiled search, for the same model and batches alike."""
+    """The same trace, and thus the same compiled programs, for the same model and batches alike."""
     if not isinstance(model, (nn.Module, Model)) or choices["rngs"] is not None:
         return _found(model, x, params=params, labels=labels, **choices)
     shapes = jax.eval_shape(lambda *trees: trees, params, labels, x)
@@ -234,7 +235,7 @@ def _traced(model: Any, x: Any, *, params: Any, labels: Any, **choices: Any) -> 
 
 def _found(*model: Any, **choices: Any) -> Products:
     found = products(*model, **choices)
-    for remark in remarks(found):
+    for remark in remarks(found, draws=choices["params"] is None):
         warnings.warn(remark, UserWarning, stacklevel=4)
     return found
 

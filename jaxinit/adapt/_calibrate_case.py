@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -106,21 +107,53 @@ def ownership(products: Products, layers: Sequence[Sequence[Layer]]) -> list[np.
 def scaled_leaves(
     leaves: Sequence[Any], owner: Sequence[Any], factors: Any, bias: Sequence[Any], shifts: Any
 ) -> list[Any]:
-    """The parameters with every site's factor on its layers and its shift on its biases; traceable.
+    """The parameters with every site's factor on its layers and its shift on its biases.
 
-    In float32 or better, and rounded once to each parameter's own type; what no site owns is left as it is.
+    In float32 or better, and rounded once to each parameter's own type; what no site owns is left as it is. Traceable;
+    NumPy's factors and shifts scale NumPy's arrays by NumPy.
     """
     out = []
     for leaf, own, moved in zip(leaves, owner, bias, strict=True):
-        if own is None and moved is None:
-            out.append(leaf)
-            continue
-        new = leaf.astype(jnp.float64 if leaf.dtype == jnp.float64 else jnp.float32)
-        if own is not None:
-            factor = jnp.where(own >= 0, factors.astype(new.dtype)[own], 1)
-            new = new * factor.reshape(own.shape + (1,) * (leaf.ndim - own.ndim))
-        if moved is not None:
-            shift = jnp.where(moved >= 0, shifts.astype(new.dtype)[moved], 0)
-            new = new + shift.reshape(moved.shape + (1,) * (leaf.ndim - moved.ndim))
-        out.append(new.astype(leaf.dtype))
+        if own is not None or moved is not None:
+            leaf = _scaled(leaf, _by_layer(own, factors, 1, leaf), _by_layer(moved, shifts, 0, leaf))
+        out.append(leaf)
     return out
+
+
+def on_host(leaf: Any) -> bool:
+    """Whether NumPy sees the array where it is."""
+    return isinstance(leaf, np.ndarray) or (
+        isinstance(leaf, jax.Array)
+        and not isinstance(leaf, jax.core.Tracer)
+        and all(device.platform == "cpu" for device in leaf.devices())
+        and len(leaf.devices()) == 1
+    )
+
+
+def _by_layer(site: np.ndarray | None, values: Any, otherwise: float, leaf: Any) -> Any:
+    """Each layer's value, to be broadcast over it; None where nothing is owned."""
+    if site is None:
+        return None
+    where = np.where if isinstance(values, np.ndarray) else jnp.where
+    shape = site.shape + (1,) * (leaf.ndim - site.ndim)
+    return where(site >= 0, values[site], otherwise).reshape(shape).astype(_wide(leaf))
+
+
+def _wide(leaf: Any) -> Any:
+    return np.float64 if leaf.dtype == np.float64 else np.float32
+
+
+def _scaled(leaf: Any, factor: Any, shift: Any) -> Any:
+    if not on_host(leaf) or not all(isinstance(v, (np.ndarray, type(None))) for v in (factor, shift)):
+        return _scaled_there(leaf, factor, shift)
+    return jax.device_put(_product(np.asarray(leaf), factor, shift), getattr(leaf, "sharding", None))
+
+
+def _product(leaf: Any, factor: Any, shift: Any) -> Any:
+    new = leaf.astype(_wide(leaf))
+    new = new if factor is None else new * factor
+    new = new if shift is None else new + shift
+    return new.astype(leaf.dtype)
+
+
+_scaled_there = jax.jit(_product)

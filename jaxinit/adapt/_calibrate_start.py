@@ -1,4 +1,4 @@
-"""The parameters that a calibration begins with, drawn in one compiled call."""
+"""The parameters that a calibration begins with."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ __all__ = ["STARTS", "begin"]
 STARTS = ("own", "orthonormal")
 #: Of the key that draws orthonormal kernels: distinct from the small numbers that models fold in.
 _STREAM = 0x6A780101
+#: From so many columns on an accelerator is worth its compilation.
+_LARGE = 1024
 
 
 def begin(
@@ -28,53 +30,50 @@ def begin(
     square of each layer of each."""
     if given is not None and given[1] is None and not jax.tree.leaves(products.abstract[1]):
         given = given[0], products.abstract[1]  # nothing in it
-    if given is None or given[1] is None or start == "orthonormal":
-        leaves, state = _begin(products, start, key, args, given)
-    else:
-        leaves, state = jax.tree.leaves(given[0]), given[1]
+    if given is None or given[1] is None:
+        drawn, state = _drawn(products, key, args)
+        given = (drawn if given is None else given[0]), state
+    leaves, state = jax.tree.leaves(given[0]), given[1]
+    if start == "orthonormal":
+        for n, product in _kernels(products).items():
+            leaves[n] = _orthonormal(products, n, product, leaves[n], key)
     return leaves, state, [_squares(v, len(s)) for v, s in zip(leaves, products.stacks, strict=True)]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _begin(products: Products, start: str, key: Any, args: Any, given: Any) -> tuple[list[Any], Any]:
-    params, state = (None, None) if given is None else given
-    if params is None or state is None:
-        drawn, state = products.model.init(key, args)
-        params = drawn if params is None else params
-    leaves = jax.tree.leaves(params)
-    if start == "orthonormal":
-        for n, drawn in _orthonormal(products, key).items():
-            axes = tuple(range(len(products.stacks[n]), drawn.ndim))
-            alive = jnp.any(leaves[n] != 0, axis=axes, keepdims=True)
-            leaves[n] = jnp.where(alive, drawn.astype(leaves[n].dtype), leaves[n])
-    return leaves, state
+@functools.partial(jax.jit, static_argnums=0)
+def _drawn(products: Products, key: Any, args: Any) -> tuple[Any, Any]:
+    return products.model.init(key, args)
 
 
-def _orthonormal(products: Products, key: Any) -> dict[int, Any]:
-    """Kernels that are uniform among those with orthonormal rows or columns; every layer of a stack has its own.
+def _orthonormal(products: Products, n: int, product: Product, leaf: Any, key: Any) -> Any:
+    """A kernel that is uniform among those with orthonormal rows or columns; every layer of a stack has its own, and
+    layers that are 0 stay so. On the host: a program for every shape would take longer to compile than to run."""
+    stack = products.stacks[n]
+    shape = products.shapes[n][len(stack) :]
+    given = product.contracting
+    summed = given if given is not None and len(given) < len(shape) else tuple(range(len(shape) - 1))
+    order = (*summed, *(a for a in range(len(shape)) if a not in summed))
+    rows = math.prod(shape[a] for a in summed)
+    columns = math.prod(shape) // rows
+    words = np.ravel(jax.random.key_data(key)).tolist()
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([_STREAM, n, *words])))
+    normal = generator.standard_normal(
+        (math.prod(stack), max(rows, columns), min(rows, columns)), dtype=np.float32
+    )
+    q, r = np.linalg.qr(normal) if _small(normal) else jax.device_get(_qr(normal))
+    q = q * np.sign(np.diagonal(r, axis1=-2, axis2=-1))[:, None, :]
+    q = (q if rows >= columns else np.swapaxes(q, 1, 2)).reshape(-1, *(shape[a] for a in order))
+    q = np.transpose(q, (0, *(1 + np.argsort(order)))).reshape(products.shapes[n])
+    value = np.asarray(leaf)
+    alive = np.any(value != 0, axis=tuple(range(len(stack), leaf.ndim)), keepdims=True)
+    return jax.device_put(np.where(alive, q.astype(leaf.dtype), value), getattr(leaf, "sharding", None))
 
-    One draw serves all: each sampler that is compiled costs as much as the rest of a small model.
-    """
-    chosen = _kernels(products)
-    if not chosen:
-        return {}
-    counts = [math.prod(products.shapes[n]) for n in chosen]
-    normal = jax.random.normal(jax.random.fold_in(key, _STREAM), (sum(counts),), jnp.float32)
-    parts = jnp.split(normal, np.cumsum(counts)[:-1])
-    out = {}
-    for (n, product), part in zip(chosen.items(), parts, strict=True):
-        stack = products.stacks[n]
-        shape = products.shapes[n][len(stack) :]
-        given = product.contracting
-        summed = given if given is not None and len(given) < len(shape) else tuple(range(len(shape) - 1))
-        order = (*summed, *(a for a in range(len(shape)) if a not in summed))
-        rows = math.prod(shape[a] for a in summed)
-        columns = math.prod(shape) // rows
-        q, r = qr(part.reshape(-1, max(rows, columns), min(rows, columns)))
-        q = q * jnp.sign(jnp.diagonal(r, axis1=-2, axis2=-1))[:, None, :]
-        q = (q if rows >= columns else q.mT).reshape(-1, *(shape[a] for a in order))
-        out[n] = jnp.transpose(q, (0, *(1 + np.argsort(order)))).reshape(products.shapes[n])
-    return out
+
+def _small(normal: np.ndarray) -> bool:
+    return jax.default_backend() == "cpu" or normal.shape[-1] < _LARGE
+
+
+_qr = jax.jit(qr)
 
 
 def _kernels(products: Products) -> dict[int, Product]:

@@ -1,19 +1,20 @@
-"""Layer-sequential calibration: one compiled search that scales each site until its statistic is at its target."""
+"""Layer-sequential calibration: a search that scales each site until its statistic is at its target."""
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxinit.adapt._calibrate_case import Case, Outcome, ownership, scaled_leaves
+from jaxinit.adapt._pieces import Pieces
 from jaxinit.probe import Dependence, Figures, Products
 
-__all__ = ["dependence_of", "lsuv", "run", "search"]
+__all__ = ["dependence_of", "lsuv", "run"]
 
 #: A scale that is multiplied by e^step changes the log of the statistic by less than this times the step: it has none.
 _NO_EFFECT = 0.05
@@ -25,144 +26,112 @@ _LARGEST, _RETREAT = 15.0, -7.0
 _LAST = 1 << 30
 
 
-class Given(NamedTuple):
-    """The data of a search; everything else is its program."""
+class Known(NamedTuple):
+    """What a search is about; arrays by site. `targets` are natural logarithms, nan where nothing is asked."""
 
-    leaves: Sequence[Any]
-    state: Any
-    batches: Any
-    key: Any
-    owner: Sequence[Any]
-    bias: Sequence[Any]
-    degrees: Any
-    stage: Any
-    slope: Any
-    movable: Any
-    shiftable: Any
-    targets: Any
-    before: Any
-    tolerance: Any
-    most: Any
+    degrees: np.ndarray
+    stage: np.ndarray
+    movable: np.ndarray
+    shiftable: np.ndarray
+    targets: np.ndarray
+    tolerance: float
+    most: int
+    variance: bool
 
 
-class Search(NamedTuple):
+class Search:
     """Where a search stands; arrays by site. `statistic` is a natural logarithm, `step` the last change of `scale`."""
 
-    scale: Any
-    shift: Any
-    step: Any
-    slope: Any
-    passes: Any
-    fixed: Any
-    first: Any
-    statistic: Any
-    seen: Figures
-    evaluations: Any
-    running: Any
+    def __init__(self, slope: np.ndarray) -> None:
+        count = len(slope)
+        self.scale, self.shift, self.step, self.slope = (*np.zeros((3, count)), slope)
+        self.passes, self.fixed = np.zeros(count, int), np.zeros(count, bool)
+        self.first = self.statistic = np.zeros(count)
+        self.evaluations = 0
+
+    def see(self, known: Known, statistic: np.ndarray) -> bool:
+        """Note what the last step did beyond the known effect of the others' steps; whether any did nothing."""
+        moved = (self.step != 0) & np.isfinite(statistic) & np.isfinite(self.statistic)
+        own = statistic - self.statistic - 2 * known.degrees @ self.step
+        found = np.divide(own, self.step, out=np.zeros_like(own), where=moved)
+        told = moved & (np.abs(self.step) > 0.05)
+        self.slope = np.where(told, np.clip(found, 0.2, 8.0), self.slope)
+        idle = told & (np.abs(found) < _NO_EFFECT)
+        self.scale = np.where(idle, 0.0, self.scale)
+        self.fixed = self.fixed | idle
+        self.first = statistic if self.evaluations == 0 else self.first
+        self.statistic = statistic
+        self.evaluations += 1
+        return bool(idle.any())
+
+    def move(self, step: np.ndarray, shift: np.ndarray) -> bool:
+        """Whether anything moved."""
+        change = (step != 0) | (shift != 0)
+        self.scale, self.shift, self.step = self.scale + step, self.shift + shift, step
+        self.passes = self.passes + change
+        return bool(change.any())
 
 
-def measure(products: Products, partial: bool, given: Given, leaves: Sequence[Any]) -> Figures:
-    """The figures of all batches together; with partial Jacobians, if asked for."""
-    taken = products.partial if partial else products.forward
-    return _together(lambda each: taken(leaves, given.state, each, given.key), given.batches)
-
-
-def _together(measured: Callable[[Any], Figures], data: Any) -> Figures:
-    """Over the first axis of the data: the means of squares and values."""
-    count = jax.tree.leaves(data)[0].shape[0]
-    if count == 1:
-        return measured(jax.tree.map(lambda v: v[0], data))
-    each = jax.lax.map(measured, data)
-
-    def pooled(log: Any) -> Any:
-        return jax.nn.logsumexp(log, axis=0) - math.log(count)
-
-    gradient = None if each.log_gradient is None else pooled(each.log_gradient)
-    return Figures(pooled(each.log_second_moment), jnp.mean(each.mean, axis=0), gradient)
-
-
-def statistic_of(products: Products, figures: Figures, variance: bool, before: Any) -> Any:
+def statistic_of(
+    products: Products, figures: Figures, variance: bool, before: np.ndarray | None
+) -> np.ndarray:
     """The log of each site's statistic: its second moment or variance; or, where `before` names a site p, chi_1 =
     |J|_F^2 / n of the site's partial Jacobian with respect to p, n the number of its own entries."""
     log = figures.log_second_moment
     if variance:
-        share = jnp.square(figures.mean) * jnp.exp(-log)
-        log = jnp.where(share < 1, log + jnp.log1p(-jnp.minimum(share, 1)), -jnp.inf)
-    if figures.log_gradient is None:
-        return log
-    gradient = figures.log_gradient
-    return jnp.where(before >= 0, gradient[before] - products.log_sizes, log)
+        share = np.square(figures.mean) * np.exp(-log)
+        log = np.where(share < 1, log + np.log1p(-np.minimum(share, 1)), -np.inf)
+    if before is None:
+        return np.asarray(log)
+    return np.where(before >= 0, figures.log_gradient[before] - products.log_sizes, log)
 
 
-def _plan(given: Given, now: Search, statistic: Any, mean: Any, variance: bool) -> tuple[Any, Any]:
+def _plan(known: Known, now: Search, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The steps of ln(scale), and the shifts, that one evaluation allows.
 
     Those sites move that belong to the first stage in which any is off: nothing that bends their statistic moves with
     them, and what is known of one another's effect is solved for.
     """
-    off = given.targets - statistic
-    finite, overflow = jnp.isfinite(off), jnp.isneginf(off)
-    overflow = overflow & (jnp.cumsum(overflow) == 1)  # the first; the others may be its doing
-    free = given.movable & ~now.fixed & (now.passes < given.most)
-    want = free & (overflow | (finite & (jnp.abs(jnp.expm1(off)) > given.tolerance)))
-    stage = jnp.min(jnp.where(want, given.stage, _LAST))
-    moving = free & (finite | overflow) & (given.stage == stage)
-    size = jnp.where(overflow, _RETREAT * now.slope, jnp.where(moving & finite, off, 0))
-    together = (moving[:, None] & moving[None, :]).astype(jnp.float32)
-    system = 2 * given.degrees * together + jnp.diag(jnp.where(moving, now.slope, 1))
-    step = jax.scipy.linalg.solve_triangular(system, size, lower=True)
-    slight = jnp.abs(jnp.expm1(step * now.slope)) <= given.tolerance / 10
-    step = jnp.where(moving & ~slight, jnp.clip(step, -_LARGEST, _LARGEST), 0)
-    if not variance:
-        return step, jnp.zeros_like(step)
+    statistic = now.statistic
+    off = known.targets - statistic
+    finite, overflow = np.isfinite(off), np.isneginf(off)
+    overflow = overflow & (np.cumsum(overflow) == 1)  # the first; the others may be its doing
+    free = known.movable & ~now.fixed & (now.passes < known.most)
+    want = free & (overflow | (finite & (np.abs(np.expm1(off)) > known.tolerance)))
+    stage = np.min(known.stage, where=want, initial=_LAST)
+    moving = free & (finite | overflow) & (known.stage == stage)
+    size = np.where(overflow, _RETREAT * now.slope, np.where(moving & finite, off, 0))
+    together = moving[:, None] & moving[None, :]
+    system = 2 * known.degrees * together + np.diag(np.where(moving, now.slope, 1))
+    step = np.linalg.solve(system, size)
+    slight = np.abs(np.expm1(step * now.slope)) <= known.tolerance / 10
+    step = np.where(moving & ~slight, np.clip(step, -_LARGEST, _LARGEST), 0)
+    none = np.zeros_like(step)
+    if not known.variance:
+        return step, none
     # A bias is shifted once the scales up to it are right: the variance stays as it is.
-    rms = jnp.exp(statistic / 2)
-    off_centre = given.shiftable & finite & (jnp.abs(mean) > given.tolerance * rms)
-    off_centre = off_centre & (now.passes < given.most) & (given.stage < stage)
-    first = off_centre & (given.stage == jnp.min(jnp.where(off_centre, given.stage, _LAST)))
-    return jnp.where(jnp.any(first), 0, step), jnp.where(first, -mean, 0)
+    off_centre = known.shiftable & finite & (np.abs(mean) > known.tolerance * np.exp(statistic / 2))
+    off_centre = off_centre & (now.passes < known.most) & (known.stage < stage)
+    first = off_centre & (known.stage == np.min(known.stage, where=off_centre, initial=_LAST))
+    return none if first.any() else step, np.where(first, -mean, 0)
 
 
-def search(products: Products, partial: bool, variance: bool, given: Given) -> tuple[Search, list[Any]]:
-    """The whole search: one loop, in which the model is evaluated with scaled parameters and every site is read; and
-    the parameters that it ends with."""
-    count = len(products.products)
+@functools.lru_cache(maxsize=8)
+def _pieces(products: Products, partial: bool, key: Any) -> Pieces:
+    """The model, evaluated: leaves, state, batch, key -> sums. `key`: the shape and dtype of one."""
+    params, state = products.abstract
+    sums = functools.partial(products.sums, partial=partial)
+    return Pieces(sums, jax.tree.leaves(params), state, products.arguments, key)
 
-    def scaled(now: Search) -> list[Any]:
-        return scaled_leaves(given.leaves, given.owner, jnp.exp(now.scale), given.bias, now.shift)
 
-    def evaluate(now: Search) -> Search:
-        figures = measure(products, partial, given, scaled(now))
-        statistic = statistic_of(products, figures, variance, given.before)
-        # What the last step did, beyond the effect of the others' steps that is known.
-        moved = (now.step != 0) & jnp.isfinite(statistic) & jnp.isfinite(now.statistic)
-        own = statistic - now.statistic - 2 * jnp.sum(given.degrees * now.step[None, :], axis=1)
-        found = own / jnp.where(moved, now.step, 1)
-        told = moved & (jnp.abs(now.step) > 0.05)
-        slope = jnp.where(told, jnp.clip(found, 0.2, 8.0), now.slope)
-        idle = told & (jnp.abs(found) < _NO_EFFECT)
-        scale = jnp.where(idle, 0.0, now.scale)
-        now = now._replace(
-            scale=scale, slope=slope, fixed=now.fixed | idle, statistic=statistic, seen=figures,
-            first=jnp.where(now.evaluations == 0, statistic, now.first),
-            evaluations=now.evaluations + 1,
-        )  # fmt: skip
-        step, shift = _plan(given, now, statistic, figures.mean, variance)
-        change = (step != 0) | (shift != 0)
-        return now._replace(
-            scale=now.scale + step, shift=now.shift + shift, step=step, passes=now.passes + change.astype(jnp.int32),
-            running=jnp.any(change | idle),
-        )  # fmt: skip
+def _together(figures: Sequence[Figures]) -> Figures:
+    """Of several batches: the means of squares and values."""
 
-    zero = jnp.zeros(count, jnp.float32)
-    start = Search(
-        scale=zero, shift=zero, step=zero, slope=given.slope, passes=jnp.zeros(count, jnp.int32),
-        fixed=jnp.zeros(count, bool), first=zero, statistic=zero,
-        seen=Figures(zero, zero, zero if partial else None),
-        evaluations=jnp.zeros((), jnp.int32), running=jnp.ones((), bool),
-    )  # fmt: skip
-    last = jax.lax.while_loop(lambda now: now.running, evaluate, start)
-    return last, scaled(last)
+    def pooled(logs: Sequence[np.ndarray]) -> np.ndarray:
+        return np.logaddexp.reduce(logs, axis=0) - math.log(len(logs))
+
+    log, mean, gradient = zip(*figures, strict=True)
+    return Figures(pooled(log), np.mean(mean, axis=0), None if gradient[0] is None else pooled(gradient))
 
 
 def lsuv(case: Case) -> Outcome:
@@ -179,38 +148,37 @@ def dependence_of(case: Case) -> Dependence:
     return known._replace(degrees=np.tril(known.degrees), bends=np.tril(known.bends, -1))
 
 
-def run(case: Case, dependence: Dependence, before: np.ndarray | None = None, cotangents: int = 0) -> Outcome:
+def run(case: Case, dependence: Dependence, before: np.ndarray | None = None) -> Outcome:
     """Search, and put the result into words.
 
     `before`: by site, the one from which the partial Jacobian is its statistic; -1 (or None for all) where its own
     moment is.
     """
-    movable = case.movable & ~np.isnan(case.targets)
     own = np.diagonal(dependence.degrees)
-    given = Given(
-        leaves=case.leaves,
-        state=case.state,
-        batches=_stacked(case.batches),
-        key=case.key,
-        owner=tuple(ownership(case.products, case.own)),
-        bias=tuple(ownership(case.products, case.bias)),
-        degrees=(dependence.degrees - np.diag(own)).astype(np.float32),
-        stage=stages(dependence, movable),
-        slope=np.where(own > 0, 2 * own, 2).astype(np.float32),
-        movable=movable,
-        shiftable=np.array([bool(layers) for layers in case.bias]),
-        targets=np.log(case.targets).astype(np.float32),  # nan where nothing is asked
-        before=np.full(len(movable), -1, np.int32) if before is None else before.astype(np.int32),
-        tolerance=np.float32(case.tolerance),
-        most=np.int32(case.passes),
+    movable = case.movable & ~np.isnan(case.targets)
+    known = Known(
+        degrees=dependence.degrees - np.diag(own), stage=stages(dependence, movable), movable=movable,
+        shiftable=np.array([bool(layers) for layers in case.bias]), targets=np.log(case.targets),
+        tolerance=case.tolerance, most=case.passes, variance=case.statistic == "variance",
+    )  # fmt: skip
+    products, owner, bias = (
+        case.products,
+        ownership(case.products, case.own),
+        ownership(case.products, case.bias),
     )
-    search, leaves = _search(case.products, before is not None, case.statistic == "variance", given)
-    found = jax.device_get(search)
-    first, last = (np.exp(np.asarray(v, np.float64)) for v in (found.first, found.statistic))
+    pieces = _pieces(products, before is not None, jax.ShapeDtypeStruct(case.key.shape, case.key.dtype))
+    now, running = Search(np.where(own > 0, 2 * own, 2.0)), True
+    while running:
+        leaves = scaled_leaves(case.leaves, owner, np.exp(now.scale), bias, now.shift)
+        each = [products.told(pieces(leaves, case.state, batch, case.key)) for batch in case.batches]
+        with np.errstate(all="ignore"):
+            figures = _together(each)
+            idle = now.see(known, statistic_of(products, figures, known.variance, before))
+            running = now.move(*_plan(known, now, figures.mean)) or idle
+    last = np.exp(now.statistic)
     return Outcome(
-        np.exp(np.asarray(found.scale, np.float64)), np.asarray(found.shift, np.float64), first, last,
-        np.asarray(found.passes), status_of(case, last, found.fixed, found.passes), int(found.evaluations),
-        leaves=leaves, seen=found.seen,
+        np.exp(now.scale), now.shift, np.exp(now.first), last, now.passes,
+        status_of(case, last, now.fixed, now.passes), now.evaluations, leaves=leaves, seen=figures,
     )  # fmt: skip
 
 
@@ -221,13 +189,6 @@ def stages(known: Dependence, movable: np.ndarray) -> np.ndarray:
         bends, powers = known.bends[n] & movable, (known.degrees[n] != 0) & movable
         out[n] = max([0, *(out[bends] + 1), *out[powers]])
     return out
-
-
-_search = jax.jit(search, static_argnums=(0, 1, 2))
-
-
-def _stacked(batches: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *v: jnp.stack(v), *batches)
 
 
 def status_of(

@@ -23,6 +23,7 @@ from jaxinit.probe._layout import Layout
 from jaxinit.probe._names import indexed, site_names, site_rows
 from jaxinit.probe._plan import Plan
 from jaxinit.probe._program import Measure, streams
+from jaxinit.probe._told import averaged, moments, repeated, stacked
 from jaxinit.probe._trace import Traced, refused, trace
 
 __all__ = ["Dependence", "Figures", "Layer", "Norms", "Product", "Products", "batches", "products"]
@@ -131,9 +132,11 @@ class Products:
         self.products = _in_order(plan, chosen)
         self.examples, self.random = inputs.examples_of(arguments) or 1, random
         layout = Layout(self.examples, False, frozenset({"second_moment", "mean", "grad_second_moment"}))
-        watched = Watched(plan.block, plan.places, chosen, layout)
+        # Nothing is asked about activations.
+        places = [dataclasses.replace(place, chain=None) for place in plan.places]
+        watched = Watched(plan.block, places, chosen, layout)
         self._forward = Measure(plan, watched, layout, traced.output, None, None)
-        renewed = Watched(plan.block, plan.places, chosen, layout, _signs)
+        renewed = Watched(plan.block, places, chosen, layout, _signs)
         self._partial = Measure(plan, renewed, layout, traced.output, _total, None)
         self._backward = Measure(plan, watched, layout, traced.output, self._signed, None)
         self._loss = loss
@@ -197,6 +200,34 @@ class Products:
         gradient that arrives at it, and sum_l |J_lp^T r_l|^2 is measured at each p, whose value enters l with no other
         product in between. Over signs that is sum_l |J_lp|_F^2, whatever comes after l."""
         return self._figures(self._partial(self._tree(leaves), state, args, None, streams(key)))
+
+    def sums(self, leaves: Sequence[Any], state: Any, args: Any, key: Any, *, partial: bool = False) -> Any:
+        """What `told` makes the figures of `forward` (or `partial`) of: the sums of one batch, place by place; pure and
+        traceable."""
+        measure = self._partial if partial else self._forward
+        given = [*leaves, *jax.tree.leaves((state, args, streams(key)["dropout"]))]
+
+        def run(probes: Any) -> tuple[Any, Any]:
+            outs, rows = measure.watched(given, probes)
+            return _total(outs, None, None) if partial else None, rows
+
+        probes, back = measure.watched.probes(), None
+        with jax.numpy_dtype_promotion("standard"):  # as the model was traced
+            if partial:
+                back, rows = jax.grad(run, has_aux=True)(probes)
+            else:
+                _, rows = run(probes)
+        return rows, back
+
+    def told(self, sums: Any) -> Figures:
+        """The figures of a batch from its `sums`: NumPy's arrays, and nothing compiled."""
+        order, layout = self._forward.watched.watched, self._forward.layout
+        forward, backward = (None if rows is None else stacked(rows, order) for rows in sums)
+        log, mean = moments(layout, forward)
+        gradient = None
+        if backward is not None:
+            gradient = repeated(moments(layout, backward, True)[0], self._rows) + self.log_sizes
+        return Figures(repeated(log, self._rows), averaged(mean, self._rows), gradient)
 
     def backward(self, leaves: Sequence[Any], state: Any, args: Any, key: Any) -> tuple[Figures, Norms]:
         """As `forward`, and the gradients of L = sum over examples of <r_a, f(x_a)>, r_a independent random signs over

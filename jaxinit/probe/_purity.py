@@ -66,10 +66,11 @@ def remarks(
     return [*out, *model.changes]
 
 
-def remarks_of(found: Products) -> list[str]:
-    """The same sentences of a model whose products were found."""
+def remarks_of(found: Products, *, draws: bool = True) -> list[str]:
+    """The same sentences of a model whose products were found; `draws`: whether it draws its parameters."""
     block, args = found.traced.plan.block, found.arguments
-    drawn = jax.make_jaxpr(found.model.init)(jax.random.key(0, impl="threefry2x32"), args)
+    key = jax.random.key(0, impl="threefry2x32")
+    drawn = jax.make_jaxpr(found.model.init)(key, args) if draws else None
     return remarks(found.model, drawn, core.ClosedJaxpr(block.jaxpr, block.consts), (*found.abstract, args))
 
 

@@ -14,6 +14,7 @@ from jax.lax import GatherScatterMode
 
 from jaxinit._core.normals import vector
 from jaxinit.implicit import _frames
+from jaxinit.implicit._gradient import from_grams
 from jaxinit.probe import _equations as equations
 from jaxinit.probe._layout import exponent, power
 from jaxinit.probe._rows import wide
@@ -81,7 +82,7 @@ def _backward(n: int, stddev: float, saved: Any, d: Any) -> tuple[None, Any, Non
     d = wide(d)
     scale = exponent(jnp.max(jnp.abs(d)))
     d = d * power(-scale, d.dtype)
-    size = jnp.sqrt(jnp.maximum(jnp.sum(same * _frames.gram(d, d)), 0)) * power(scale, d.dtype)
+    size = jnp.sqrt(from_grams(same, _frames.gram(d, d))) * power(scale, d.dtype)
     return (
         None,
         jnp.stack([n * jnp.sum(share), jnp.sum(share * squares), size]).astype(jnp.float32),

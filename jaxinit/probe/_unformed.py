@@ -14,6 +14,7 @@ from jax.extend import core
 
 from jaxinit._core.struct import leaf, record
 from jaxinit.implicit import _frames, _gaussian, _haar
+from jaxinit.implicit._gradient import from_grams
 from jaxinit.probe import _equations as equations
 from jaxinit.probe._drawn import Drawn
 from jaxinit.probe._layout import power
@@ -209,9 +210,7 @@ def _backward(
     else:
         dx = _haar.backward(back, residual, d, shape[0], scale)
         known = squares = jnp.zeros((), d.dtype)
-    # dL/dW = X^T D: its squared norm is the trace of (X X^T)(D D^T).
-    trace = jnp.maximum(jnp.sum(gram * _frames.gram(d, d)), 0)
-    size = jnp.sqrt(trace) * power(from_x, d.dtype) * power(exponent, d.dtype)
+    size = jnp.sqrt(from_grams(gram, _frames.gram(d, d))) * power(from_x, d.dtype) * power(exponent, d.dtype)
     row = jnp.stack([known, squares, size]).astype(jnp.float32)
     return None, row, dx * power(exponent, d.dtype), None
 

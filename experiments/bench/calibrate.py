@@ -2,9 +2,10 @@
 
 Five 3x3 convolutions of 64 channels with ReLU, mean over positions, a dense layer; 64 images of 3x32x32; float32. The
 parameters are given (a torch module is drawn when it is made, too). "cold" is the first call, with tracing and
-compilation, every round with a module of another class, so that nothing is remembered; "warm" the same call again, as
-for the next draw or batch. CPU seconds are those of all threads. Every layer's standard deviation afterwards is
-measured by the model itself.
+compilation, every round with a module of another class and with nothing compiled but what a model of one small layer
+needs; "alike" the first call with one more module of the kind, which is traced and finds its programs compiled; "warm"
+the same call again, as for the next draw or batch. CPU seconds are those of all threads. Every layer's standard
+deviation afterwards is measured by the model itself.
 
     python experiments/bench/calibrate.py [--rounds 3]
 """
@@ -57,27 +58,30 @@ def main() -> None:
     key = jax.random.key(0)
     x = jax.random.normal(key, (64, 32, 32, 3))
     params = {n: jax.block_until_ready(fresh(n).init(key, x))["params"] for n in (5, 10)}
-    ji.calibrate(
-        nn.Dense(2), x[:, 0, 0], key
-    )  # imports, and the small programs that every first call compiles
     for start in ("own", "orthonormal"):
         for layers in params:
-            cold, warm = [], []
+            times: dict[str, list[Any]] = {"cold": [], "alike": [], "warm": []}
             for _ in range(rounds):
-                model = fresh(layers)
+                jax.clear_caches()
+                ji.calibrate(nn.Dense(2), x[:, 0, 0], key, start=start)  # what every first call compiles
 
-                def call(model: Any = model, layers: int = layers, start: str = start) -> Any:
+                def call(model: Any, layers: int = layers, start: str = start) -> Any:
                     return ji.calibrate(model, x, key, params=params[layers], start=start)
 
-                cold.append(timed(call))
-                warm.append(timed(call))
-            record = call()[1]
-            off = max(abs(s - 1) for s in spread(model, warm[-1][2], x))
+                model = fresh(layers)
+                times["cold"].append(timed(lambda model=model: call(model)))
+                model = fresh(layers)
+                times["alike"].append(timed(lambda model=model: call(model)))
+                times["warm"].append(timed(lambda model=model: call(model)))
+            record = call(model)[1]
+            off = max(abs(s - 1) for s in spread(model, times["warm"][-1][2], x))
+            told = ", ".join(
+                f"{name} {min(t[0] for t in each):.2f} s ({min(t[1] for t in each):.2f} CPU s)"
+                for name, each in times.items()
+            )
             print(
-                f"{start:12s}{layers:3d} convolutions: cold {min(c[0] for c in cold):.2f} s "
-                f"({min(c[1] for c in cold):.2f} CPU s), warm {min(w[0] for w in warm):.3f} s "
-                f"({min(w[1] for w in warm):.2f} CPU s); {record.evaluations} evaluations, "
-                f"every rms within {off:.1e} of 1",
+                f"{start:12s}{layers:3d} convolutions: {told}; {record.evaluations} evaluations, every rms within "
+                f"{off:.1e} of 1",
                 flush=True,
             )
 

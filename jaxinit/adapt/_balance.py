@@ -26,7 +26,6 @@ import jax.numpy as jnp
 
 from jaxinit.adapt._calibrate_case import scaled_leaves
 from jaxinit.probe import Products
-from jaxinit.probe._program import Measure, streams
 
 __all__ = ["BAND", "Balance", "Start", "balance"]
 
@@ -97,44 +96,24 @@ class _State(NamedTuple):
     running: Any
 
 
-class Backward:
-    """(Q, R) of all sites, for one batch and one draw of cotangents, shape (2, sites).
+def backward(
+    products: Products, updates: bool, start: Start, leaves: Sequence[Any], args: Any, key: Any
+) -> Any:
+    """(Q, R) of all sites, for one batch and one draw of signs, shape (2, sites)."""
+    figures, norms = products.backward(leaves, start.state, args, key)
+    square = figures.log_second_moment
+    if not updates:
+        return jnp.stack([square, figures.log_gradient])
+    sites = jnp.concatenate([
+        jnp.full(math.prod(stack), -1) if own is None else jnp.ravel(own)
+        for own, stack in zip(start.owner, products.stacks, strict=True)
+    ])  # fmt: skip
 
-    The loss is the sum of <r_a, f(x_a)> over examples a, r_a independent random signs over sqrt(n_out). On average over
-    r the square of the gradient's length at a site is |J|_F^2 / n_out, J the Jacobian from there to the outputs.
-    """
+    def total(each: Any) -> Any:
+        """By site; what no site owns goes to one behind the last."""
+        return jnp.zeros(len(square) + 1).at[sites].add(jnp.square(each))[:-1]
 
-    def __init__(self, products: Products, updates: bool) -> None:
-        self.products, self.updates = products, updates
-        forward, traced = products._forward, products.traced
-        self.measure = Measure(traced.plan, forward.watched, forward.layout, traced.output, self._loss, None)
-
-    def _loss(self, output: Any, labels: Any, key: Any) -> Any:
-        total = jnp.zeros((), jnp.float32)
-        leaves = [v for v in jax.tree.leaves(output) if jnp.issubdtype(v.dtype, jnp.floating)]
-        for n, leaf in enumerate(leaves):
-            sign = jax.random.rademacher(jax.random.fold_in(key, n), leaf.shape, leaf.dtype)
-            units = max(1, leaf.size // self.products.examples)
-            total = total + jnp.sum((sign * leaf).astype(jnp.float32)) / math.sqrt(units)
-        return total
-
-    def __call__(self, leaves: Sequence[Any], owner: Sequence[Any], state: Any, args: Any, key: Any) -> Any:
-        products = self.products
-        found = self.measure(products._tree(leaves), state, args, None, streams(key))
-        square = products._pooled(found["second_moment"])
-        if not self.updates:
-            return jnp.stack([square, products._pooled(found["grad_second_moment"]) + products.log_sizes])
-        sites = jnp.concatenate([
-            jnp.full(math.prod(stack), -1) if own is None else jnp.ravel(own)
-            for own, stack in zip(owner, products.stacks, strict=True)
-        ])  # fmt: skip
-
-        def total(norms: Any) -> Any:
-            """By site; what no site owns goes to one behind the last."""
-            return jnp.zeros(len(square) + 1).at[sites].add(jnp.square(norms))[:-1]
-
-        ratio = jnp.log(total(found["parameter gradient_norm"])) - jnp.log(total(found["parameter norm"]))
-        return jnp.stack([square, ratio])
+    return jnp.stack([square, jnp.log(total(norms.gradients)) - jnp.log(total(norms.parameters))])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -203,7 +182,6 @@ def _scaled(start: Start, scale: Any) -> list[Any]:
 
 def _evaluation(products: Products, updates: bool, start: Start) -> Any:
     """`u -> (Q, R)`, means of squares over all batches and several draws of cotangents, the same for every u."""
-    backward = Backward(products, updates)
     batches = jax.tree.leaves(start.batches)[0].shape[0]
     draws = batches * min(_DRAWS, -(-_EXAMPLES // (products.examples * batches)))
 
@@ -212,7 +190,7 @@ def _evaluation(products: Products, updates: bool, start: Start) -> Any:
 
         def one(n: Any) -> Any:
             args = jax.tree.map(lambda v: v[n % batches], start.batches)
-            return backward(leaves, start.owner, start.state, args, jax.random.fold_in(start.key, n))
+            return backward(products, updates, start, leaves, args, jax.random.fold_in(start.key, n))
 
         return jax.nn.logsumexp(jax.lax.map(one, jnp.arange(draws)), axis=0) - math.log(draws)
 

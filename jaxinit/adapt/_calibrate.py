@@ -25,7 +25,7 @@ from jaxinit.adapt._calibrate_start import STARTS, begin
 from jaxinit.adapt._gradient import learned
 from jaxinit.adapt._lsuv import lsuv
 from jaxinit.adapt._targets import choose, level_of, targets_of
-from jaxinit.models import Model
+from jaxinit.models import Model, fitted
 from jaxinit.probe import Products, batches, products
 from jaxinit.probe._purity import remarks_of as remarks
 from jaxinit.records import CalibratedSite, Calibration, provenance
@@ -99,7 +99,8 @@ def calibrate(
             Of method "critical" also "update_ratio", |dL/dW| / |W| is the same for all sites' weights, so that one
             learning rate suits them all; and "chi_1", |dz/dz_p|_F^2 / n = 1, p the layer before, n the units of z
             (partial Jacobians: Doshi, He & Gromov 2023): local, and the gradient as a whole can drift all the same.
-        params: parameters to begin with, instead of a draw: of a linen module `variables["params"]`.
+        params: parameters to begin with, instead of a draw, as for `probe`: a tree (`variables["params"]`, `variables`,
+            `nnx.state(module)`), or the folder of an Orbax checkpoint. What is not trained and not in it is drawn.
         start: "own", the model's own draw; or "orthonormal", kernels drawn anew with orthonormal rows or columns
             (as in the paper), but for those that are 0 and for embeddings.
         include, exclude: glob patterns of parameters ("encoder/**/kernel") or sites ("head"): scale only these, or
@@ -167,20 +168,15 @@ def calibrate(
     passes = checks.integer(where, "passes", passes, at_least=1)
     if not (isinstance(key, jax.Array) and _is_key(key)):
         raise checks.wrong_type(where, "key", "a key", key, "For example jax.random.key(0).")
-    if params is not None and isinstance(model, nnx.Module):
-        raise checks.bad(
-            where, "params", "None for an nnx module, which holds its own", type(params).__name__,
-            "Update the module first: nnx.update(model, params).",
-        )  # fmt: skip
     level, moment = level_of(where, target, method)
     data = batches(x, key, where=where)
     targets = _labels(where, labels, len(data))
     found = _traced(
-        model, data[0], params=nn.unbox(params), train=train, method=call, rngs=rngs, loss=loss,
+        model, data[0], given=params is not None, train=train, method=call, rngs=rngs, loss=loss,
         labels=None if targets is None else targets[0], where=where,
     )  # fmt: skip
     wanted = targets_of(where, found, moment, data)
-    given = found.model.given if params is None else (nn.unbox(params), None)
+    given = found.model.given if params is None else _held(where, params, found)
     leaves, state, squares = begin(found, start, key, data[0], given)
     zero = tuple(square == 0 for square in squares)
     own, kept = choose(where, found, zero, include, exclude)
@@ -199,7 +195,7 @@ def calibrate(
     new = outcome.leaves
     if new is None:
         owner, shifted = ownership(found, own), ownership(found, bias)
-        new = _apply(tuple(leaves), owner, outcome.factors, shifted, outcome.shifts)
+        new = scaled_leaves(leaves, owner, outcome.factors, shifted, outcome.shifts)
     config = {
         "label": found.model.name, "method": method,
         "target": target if isinstance(target, (str, dict)) else float(target),
@@ -214,30 +210,48 @@ _traces: list[tuple[Any, Products]] = []
 _REMEMBERED = 8
 
 
-def _traced(model: Any, x: Any, *, params: Any, labels: Any, **choices: Any) -> Products:
+def _traced(model: Any, x: Any, *, given: bool, labels: Any, **choices: Any) -> Products:
     """The same trace, and thus the same compiled programs, for the same model and batches alike."""
     if not isinstance(model, (nn.Module, Model)) or choices["rngs"] is not None:
-        return _found(model, x, params=params, labels=labels, **choices)
-    shapes = jax.eval_shape(lambda *trees: trees, params, labels, x)
+        return _found(model, x, given, labels=labels, **choices)
+    shapes = jax.eval_shape(lambda *trees: trees, labels, x)
     numerics = [getattr(jax.config, name) for name in ("jax_enable_x64", "jax_default_matmul_precision")]
-    question = (model, shapes, numerics, choices)
+    question = (model, given, shapes, numerics, choices)
     for asked, known in _traces:
         try:
             if bool(asked == question):
                 return known
         except (TypeError, ValueError):  # modules that hold arrays are never alike
             continue
-    found = _found(model, x, params=params, labels=labels, **choices)
+    found = _found(model, x, given, labels=labels, **choices)
     _traces.append((question, found))
     del _traces[:-_REMEMBERED]
     return found
 
 
-def _found(*model: Any, **choices: Any) -> Products:
-    found = products(*model, **choices)
-    for remark in remarks(found, draws=choices["params"] is None):
+def _found(model: Any, x: Any, given: bool, **choices: Any) -> Products:
+    found = products(model, x, **choices)
+    for remark in remarks(found, draws=not given):
         warnings.warn(remark, UserWarning, stacklevel=4)
     return found
+
+
+def _held(where: str, params: Any, found: Products) -> tuple[Any, Any]:
+    """The parameters given, and what is not trained if that is given too: otherwise that of the module, or None."""
+    trained, kept = found.abstract
+    own = None if found.model.given is None else found.model.given[1]
+    try:
+        held = fitted(where, params, trained, kept)
+    except ValueError:
+        if not jax.tree.leaves(kept):
+            raise
+        held = fitted(where, params, trained, {})[0], own
+    for name, leaf, like in zip(found.names, *map(jax.tree.leaves, (held[0], trained)), strict=True):
+        if leaf.dtype != like.dtype:
+            raise checks.bad(
+                where, "params", f"of the model's dtypes ({name} is {like.dtype})", str(leaf.dtype)
+            )
+    return held
 
 
 def _is_key(value: Any) -> bool:
@@ -268,11 +282,6 @@ def _biases(found: Products, own: Any, biases: str) -> tuple[Any, ...]:
     )
 
 
-@jax.jit
-def _apply(leaves: Any, owner: Any, factors: Any, bias: Any, shifts: Any) -> list[Any]:
-    return scaled_leaves(leaves, owner, factors, bias, shifts)
-
-
 def _record(
     case: Case, outcome: Outcome, method: str, squares: Sequence[np.ndarray], config: Any
 ) -> Calibration:
@@ -291,10 +300,24 @@ def _record(
                 float(targets[n]), int(outcome.iterations[n]), why, float(outcome.shifts[n]),
             )
         )  # fmt: skip
+    sites += [
+        CalibratedSite(
+            name, "parameter", (), "unused", np.nan, np.nan, np.nan, np.nan, np.nan, 0, "no computation reads it"
+        )
+        for name in unread(case.products)
+    ]  # fmt: skip
     return Calibration(
         case.products.model.name, method, outcome.statistic or case.statistic, tuple(sites), outcome.evaluations,
         outcome.figures, config, provenance(),
     )  # fmt: skip
+
+
+def unread(found: Products) -> list[str]:
+    """The parameters that no equation reads."""
+    jaxpr = found.traced.plan.block.jaxpr
+    used = {id(v) for v in (*jaxpr.outvars, *(v for eqn in jaxpr.eqns for v in eqn.invars))}
+    inputs = jaxpr.invars[: len(found.names)]
+    return [name for name, v in zip(found.names, inputs, strict=True) if id(v) not in used]
 
 
 def _size(found: Products, parameter: int) -> int:
@@ -304,18 +327,19 @@ def _size(found: Products, parameter: int) -> int:
 
 def _returned(model: Any, params: Any, found: Products, leaves: Any, state: Any, key: Any) -> Any:
     """The parameters as the user of such a model holds them."""
-    structure = jax.tree.structure(found.abstract[0])
+    structure: Any = jax.tree.structure(found.abstract[0])
     new = jax.tree.unflatten(structure, leaves)
     if isinstance(model, nnx.Module):
         module = model
     elif found.model.marks and not isinstance(model, nn.Module):
         module = nnx.eval_shape(lambda: _made(model, key))
     else:
-        return new if params is None else nn.meta.replace_boxed(params, new)
+        alike = structure == jax.tree.structure(nn.unbox(params))
+        return nn.meta.replace_boxed(params, new) if alike else new
     graph, *parts = nnx.split(module, nnx.Param, ...)
     holder, rest = (jax.tree.map(lambda leaf: leaf, part) for part in parts)
     nnx.replace_by_pure_dict(holder, new)
-    if not isinstance(model, nnx.Module):
+    if params is not None or not isinstance(model, nnx.Module):
         nnx.replace_by_pure_dict(rest, state)
     return nnx.merge(graph, holder, rest, copy=True)
 

@@ -38,7 +38,9 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     _model.add(own)
     own.add_argument("--method", choices=METHODS, default="lsuv", help="(default: lsuv)")
     own.add_argument(
-        "--target", default="unit", metavar="T", help="unit, preserve, or a second moment such as 0.5 (default: unit)"
+        "--target", default="unit", metavar="T",
+        help="unit, preserve, or a second moment such as 0.5 (default: unit); with --method critical also chi_1 or "
+        "update_ratio",
     )  # fmt: skip
     own.add_argument("--orthonormal", action="store_true", help="begin with orthonormal kernels")
     for name, what in (("include", "scale these only"), ("exclude", "leave these as they are")):
@@ -46,6 +48,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
             f"--{name}", type=_options.split, metavar="PATTERN[,...]",
             help=f"{what}: patterns of sites or parameters such as 'encoder/**'",
         )  # fmt: skip
+    own.add_argument(
+        "--params",
+        metavar="FOLDER",
+        help="begin with the parameters in this Orbax checkpoint instead of a draw",
+    )
     own.add_argument("--train", action="store_true", help="tell the model that it is being trained")
     own.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw (default: 0)")
     own.add_argument(
@@ -75,7 +82,8 @@ def run_command(options: argparse.Namespace, out: Output) -> int:
         params, found = calibrate(
             _model.load(options.model), _model.arguments(options), jax.random.key(options.seed),
             method=options.method, target=_target(options.target), train=options.train,
-            start="orthonormal" if options.orthonormal else "own", include=options.include, exclude=options.exclude,
+            start="orthonormal" if options.orthonormal else "own", params=options.params,
+            include=options.include, exclude=options.exclude,
         )  # fmt: skip
     found = dataclasses.replace(found, label=label)
     out.say(found)

@@ -207,6 +207,45 @@ def test_nnx_gives_a_module() -> None:
     assert not np.array_equal(fresh(X), fresh(X))
 
 
+class Normed(nnx.Module):
+    """Beside its parameters it has averages and random numbers; `spare` is never called."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.fc, self.spare = nnx.Linear(6, 4, rngs=rngs), nnx.Linear(2, 2, rngs=rngs)
+        self.norm, self.drop = nnx.BatchNorm(4, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x: Any) -> Any:
+        return self.norm(self.drop(self.fc(x)))
+
+
+def test_parameters_that_are_held(tmp_path: Any) -> None:
+    import orbax.checkpoint as ocp
+
+    held = nnx.eval_shape(lambda: Normed(nnx.Rngs(0)))
+    state = nnx.state(Normed(nnx.Rngs(3)))
+    state["fc"]["kernel"][...] = 5 * state["fc"]["kernel"][...]
+    state["norm"]["mean"][...] = jnp.full(4, 7.0)
+    kernel = np.asarray(state["fc"]["kernel"][...])
+    for given in (state, nnx.to_pure_dict(state)):
+        module, record = calibrate(lambda rngs: Normed(rngs), X, KEY, params=given)
+        assert np.allclose(module.fc.kernel[...], kernel * record["fc"].factor, rtol=1e-5)
+        assert np.array_equal(module.norm.mean[...], np.full(4, 7.0))
+    alone = nnx.state(nnx.merge(nnx.graphdef(held), state), nnx.Param)
+    module, again = calibrate(Normed(nnx.Rngs(1)), X, KEY, params=alone)
+    assert again["fc"].factor == record["fc"].factor and not module.norm.mean[...].any()
+    assert {s.name for s in record if s.status == "unused"} == {"spare/bias", "spare/kernel"} and record.ok
+
+    model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    params = jax.tree.map(lambda p: 3 * p, jax.jit(model.init)(KEY, X)["params"])
+    ocp.PyTreeCheckpointer().save(tmp_path / "step", {"params": params})
+    expected, _ = calibrate(model, X, KEY, params=params)
+    for given in (str(tmp_path / "step"), {"params": params}):
+        found, _ = calibrate(model, X, KEY, params=given)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    with pytest.raises(ValueError, match="params.*float32.*float16"):
+        calibrate(model, X, KEY, params=jax.tree.map(lambda p: p.astype(jnp.float16), params))
+
+
 def test_half_precision_and_overflow() -> None:
     model = nn.Sequential(
         [nn.Dense(8, dtype=jnp.float16, param_dtype=jnp.float16), nn.relu, nn.Dense(8, dtype=jnp.float16)]
@@ -303,6 +342,8 @@ def test_the_command(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     source = "import flax.linen as nn\nnet = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])\n"
     (tmp_path / "some_net.py").write_text(source)
     words = [f"{tmp_path / 'some_net.py'}:net", "--input", "8x6", "--exclude", "layers_2/**"]
+    assert main(["calibrate", *words, "--params", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere" in capsys.readouterr().err
     assert main(["calibrate", *words, "--json", "--out", str(tmp_path / "out")]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [row["status"] for row in told["sites"]] == ["converged", "excluded"] and told["ok"]

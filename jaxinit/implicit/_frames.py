@@ -14,8 +14,9 @@ Frame = tuple[jax.Array, jax.Array]
 
 #: Up to this many vectors Gram-Schmidt, applied twice, is unrolled.
 UNROLLED = 4
-#: Up to this many it is a loop over vectors; above it LAPACK's Householder QR serves. Of 16 vectors of 28,672 entries
-#: the loop takes 5 ms, LAPACK 80 (`experiments/bench/frames.py`).
+#: Up to this many it is a loop over vectors; above it LAPACK's Householder QR serves. On one thread LAPACK takes 1.6
+#: times the loop's CPU time for 16 vectors of 8,192 entries, 0.8 for 64, 0.5 for 128 and 0.2 for 256; but its two
+#: threads wait busily, and beside other programs take 8 to 32 times the loop's (`experiments/bench/frames.py`).
 ROW_BY_ROW = 128
 
 _dot = partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)

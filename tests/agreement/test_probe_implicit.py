@@ -96,6 +96,25 @@ def test_twin_a_backward_pass_that_forgets_is_seen(
     assert worst["log_second_moment"] < 1 and worst["log_grad_second_moment"] > 1, worst
 
 
+def test_truncated_normal_kernels_taken_for_normal_ones_have_nearly_their_law() -> None:
+    """Flax's default. Products keep means and covariances: at width 16 nothing is seen of the rest, of order 1 / 16.
+
+    The twin, normal kernels of the variance before the cut, is seen: ReLU's signal grows by it, layer by layer.
+    """
+    model, names = MLP(2, WIDTH, WIDTH, use_bias=False), ["log_second_moment", "log_grad_second_moment"]
+    found, drawn = (
+        probe(model, X, seeds=400, loss=half_square, record=names, keep_seeds=True, root=root, **how)
+        for root, how in enumerate(({"weights": "implicit", "approximate": True}, {}))
+    )
+    words = set(found.config["parameters"].values())
+    assert words == {"implicit (truncated normal, taken for normal)"}
+    assert max(apart(found, drawn, names).values()) < 1, apart(found, drawn, names)
+    one, two = (run["log_second_moment"].samples[:, -1, 0] for run in (found, drawn))
+    assert stats.ks_2samp(one, two).pvalue > 1e-4
+    growth = -2 * np.log(stats.truncnorm(-2, 2).var())
+    assert stats.ks_2samp(one + growth, two).pvalue < 1e-9
+
+
 class Block(nn.Module):
     """Attention and a gated MLP, of normal and orthogonal matrices."""
 

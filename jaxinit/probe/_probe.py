@@ -320,7 +320,7 @@ def _build(
         adapted = dataclasses.replace(adapted, given=fitted(where, params, trained, state))
     traced = trace(where, adapted, trained, state, shapes)
     closed = core.ClosedJaxpr(traced.plan.block.jaxpr, traced.plan.block.consts)
-    remarks = purity.remarks(adapted, drawn, closed, (trained, state, shapes))
+    remarks = purity.remarks(adapted, drawn, closed, (trained, state, shapes), settled=traced.settled)
     treatment = None
     if unformed is not None:
         if adapted.given is not None:

@@ -19,20 +19,26 @@ from jaxinit.probe._program import Program
 if TYPE_CHECKING:
     from jaxinit.probe._products import Products
 
-__all__ = ["partial", "rehearse", "remarks", "remarks_of"]
+__all__ = ["differs", "partial", "rehearse", "remarks", "remarks_of", "traced_again"]
 
 #: Equations whose derivative, or whose batch of seeds, may not exist.
 _PARTIAL = frozenset({"while", "pure_callback", "io_callback"})
 
 
 def remarks(
-    model: Marked, drawn: core.ClosedJaxpr | None, program: core.ClosedJaxpr, shapes: Sequence[Any]
+    model: Marked,
+    drawn: core.ClosedJaxpr | None,
+    program: core.ClosedJaxpr,
+    shapes: Sequence[Any],
+    *,
+    settled: bool = False,
 ) -> list[str]:
     """Sentences on side effects: whoever runs the compiled program does not get what the Python code says.
 
     `drawn` and `program` are what `model.init` and `model.apply` were traced to for a key and `shapes` = (params,
     state, args); `drawn` is None where parameters are given. Both are traced once more: what is then another program
-    depends on something that is no argument, and a tracer that outlives its trace is kept by someone.
+    depends on something that is no argument, and a tracer that outlives its trace is kept by someone. `settled`: of
+    `model.apply` that is known not to be so (`Traced.settled`).
     """
     params, state, args = shapes
     key = jax.random.key(0, impl="threefry2x32")
@@ -44,14 +50,16 @@ def remarks(
         )
     kept = False
     if drawn is not None:
-        again, kept = _traced_again(model.init, key, args)
+        again, _, kept = traced_again(model.init, key, args)
         if differs(_needed(drawn), _needed(again)) is not None:
             out.append(
                 f"{model.name} draws parameters by something else than its key (NumPy's or Python's random numbers, "
                 "time, a counter): they are drawn once, and are the same for every seed. Draw them with jax.random "
                 "and the key that an initializer is given."
             )
-    again, kept_too = _traced_again(model.apply, params, state, args, key)
+    again, kept_too = program, False
+    if not settled:
+        again, _, kept_too = traced_again(model.apply, params, state, args, key)
     if (place := differs(program, again)) is not None:
         out.append(
             f"{model.name} computes something else every time it is traced{_at(place)}: numbers of NumPy or Python "
@@ -71,7 +79,8 @@ def remarks_of(found: Products, *, draws: bool = True) -> list[str]:
     block, args = found.traced.plan.block, found.arguments
     key = jax.random.key(0, impl="threefry2x32")
     drawn = jax.make_jaxpr(found.model.init)(key, args) if draws else None
-    return remarks(found.model, drawn, core.ClosedJaxpr(block.jaxpr, block.consts), (*found.abstract, args))
+    program, shapes = core.ClosedJaxpr(block.jaxpr, block.consts), (*found.abstract, args)
+    return remarks(found.model, drawn, program, shapes, settled=found.traced.settled)
 
 
 def partial(program: core.ClosedJaxpr) -> bool:
@@ -143,18 +152,19 @@ def _needed(program: core.ClosedJaxpr) -> core.ClosedJaxpr:
     return core.ClosedJaxpr(jaxpr.replace(eqns=kept[::-1]), program.consts)
 
 
-def _traced_again(function: Any, *shapes: Any) -> tuple[core.ClosedJaxpr, bool]:
-    """The program, and whether a tracer of its arguments is still there: then someone keeps a value of the trace."""
+def traced_again(function: Any, *shapes: Any) -> tuple[core.ClosedJaxpr, Any, bool]:
+    """The program, the shapes of what it returns, and whether a tracer of its arguments is still there: then someone
+    keeps a value of the trace."""
     references: list[weakref.ref[Any]] = []
 
     def watched(*given: Any) -> Any:
         references.extend(weakref.ref(leaf) for leaf in jax.tree.leaves(given))
         return function(*given)
 
-    program = jax.make_jaxpr(watched)(*shapes)
+    program, out = jax.make_jaxpr(watched, return_shape=True)(*shapes)
     if any(r() is not None for r in references):
         gc.collect()
-    return program, any(r() is not None for r in references)
+    return program, out, any(r() is not None for r in references)
 
 
 def _holder(model: Marked, key: Any, params: Any, state: Any, args: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jaxinit.models import Marked
 from jaxinit.probe import _equations as equations
 from jaxinit.probe import _inputs as inputs
 from jaxinit.probe._plan import Path, Plan, make_plan
+from jaxinit.probe._purity import differs, traced_again
 
 __all__ = ["Traced", "trace"]
 
@@ -38,6 +39,8 @@ class Traced:
         assumed: whether the structure of the program depends on the number of examples, so that axis 0 is assumed
             to count them wherever it has their number.
         bytes: all values of one evaluation, an upper bound of the memory of a seed.
+        settled: whether the second trace has the same numbers in it, changed nothing in the model and left nothing in
+            Python: a third one, for the same examples, would tell nothing new.
     """
 
     plan: Plan
@@ -46,6 +49,7 @@ class Traced:
     output_axes: tuple[int | None, ...]
     assumed: bool
     bytes: int
+    settled: bool
 
 
 def trace(where: str, model: Marked, params: Any, state: Any, args: Any) -> Traced:
@@ -63,10 +67,13 @@ def trace(where: str, model: Marked, params: Any, state: Any, args: Any) -> Trac
     floating = [v for v in jax.tree.leaves(shape) if jnp.issubdtype(v.dtype, jnp.floating)]
     if not floating:
         raise checks.bad(where, "model", "a model with a floating output", inputs.shapes(shape))
-    if other is not None and _alike(plan, other[0]):
-        for place, twin in zip(plan.places, other[0].places, strict=True):
+    settled = (
+        other is not None and not other.kept and not model.changes and differs(closed, other.program) is None
+    )
+    if other is not None and _alike(plan, other.plan):
+        for place, twin in zip(plan.places, other.plan.places, strict=True):
             place.batch_axis = _changed(place.shape, twin.shape)
-        wider = [v for v in jax.tree.leaves(other[1]) if jnp.issubdtype(v.dtype, jnp.floating)]
+        wider = [v for v in jax.tree.leaves(other.output) if jnp.issubdtype(v.dtype, jnp.floating)]
         axes = tuple(_changed(a.shape, b.shape) for a, b in zip(floating, wider, strict=True))
     else:
         other = None
@@ -74,7 +81,7 @@ def trace(where: str, model: Marked, params: Any, state: Any, args: Any) -> Trac
             place.batch_axis = 0 if place.shape[0] == examples else None
         axes = tuple(0 if v.ndim and v.shape[0] == examples else None for v in floating)
     size = _bytes(closed.jaxpr)
-    return Traced(plan, jax.tree.structure(shape), shape, axes, other is None, size)
+    return Traced(plan, jax.tree.structure(shape), shape, axes, other is None, size, settled)
 
 
 def _trace(where: str, model: Marked, params: Any, state: Any, args: Any, key: Any) -> tuple[Any, Any]:
@@ -105,16 +112,25 @@ def refused(where: str, model: Marked, args: Any, error: Exception) -> ValueErro
     )  # fmt: skip
 
 
+class _Twin(NamedTuple):
+    """A trace for twice as many examples; `kept` says whether values of it are kept in Python."""
+
+    program: core.ClosedJaxpr
+    plan: Plan
+    output: Any
+    kept: bool
+
+
 def _twice(
     model: Marked, params: Any, state: Any, args: Any, key: Any, names: Sequence[Path], examples: int
-) -> tuple[Plan, Any] | None:
-    """The plan for twice as many examples, or None for a model that cannot be called so."""
+) -> _Twin | None:
+    """The trace for twice as many examples, or None for a model that cannot be called so."""
     try:
         wide = inputs.with_examples(args, examples, 2 * examples)
-        closed, shape = jax.make_jaxpr(model.apply, return_shape=True)(params, state, wide, key)
+        closed, shape, kept = traced_again(model.apply, params, state, wide, key)
     except Exception:  # a model may say no to another batch in any way it likes
         return None
-    return make_plan(closed, names), shape
+    return _Twin(closed, make_plan(closed, names), shape, kept)
 
 
 def _alike(a: Plan, b: Plan) -> bool:

@@ -1,5 +1,6 @@
 """Bad input: one clear error each, before anything is compiled, with the call that would work."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,19 @@ def test_watch_and_calibrate_name_it_too(name: str, monkeypatch: pytest.MonkeyPa
     with pytest.warns(UserWarning, match=text) as said:
         watch(model, params, X)
     assert len(said) == 1 and said[0].filename == __file__
+
+
+def test_a_trace_that_tells_nothing_new_is_spared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that finds the batch axes shows whether numbers change from trace to trace."""
+    monkeypatch.setattr("jaxinit.ensemble.run", stop)
+    for numbers, traces in ((lambda: 2.0, 2), (NUMBERS.normal, 3)):
+        calls: list[Any] = []
+        model = dense(lambda y, calls=calls, numbers=numbers: calls.append(y.shape) or y * float(numbers()))
+        params = jax.eval_shape(nn.Dense(4).init, jax.random.key(0), X)["params"]
+        warned = pytest.warns(UserWarning) if traces == 3 else contextlib.nullcontext()
+        with warned:
+            watch(model, {"fc": params}, X)
+        assert len(calls) == traces
 
 
 @pytest.mark.parametrize("name", [*zoo.CASES, "nnx: kept variables"])

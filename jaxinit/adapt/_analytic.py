@@ -8,6 +8,7 @@ layer needs to be known by name.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -17,10 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._core import checks
-from jaxinit.adapt._analytic_fields import Field, fresh_axes
+from jaxinit.adapt._analytic_fields import Field, atoms_of, fresh_axes
 from jaxinit.adapt._analytic_values import Known, Value, field_of_data, from_moments, white
 from jaxinit.adapt._analytic_walk import Found, Walk
 from jaxinit.adapt._calibrate_case import Case, Outcome, ownership, scaled_leaves
+from jaxinit.adapt._lsuv import lsuv
 from jaxinit.probe import Drawn, Products, batches, products, sketch
 from jaxinit.records import Propagation, Statistic, provenance
 
@@ -55,11 +57,15 @@ def analytic(case: Case) -> Outcome:
     fixed = np.zeros(count, bool)
     searched = _Search(case, owners, direction)
     inputs = inputs_of(case.batches)
+    # Rounded to their own type they would not show the small changes of scale that are tried here.
+    precise = [
+        v.astype(np.promote_types(v.dtype, np.float32)) if jnp.issubdtype(v.dtype, jnp.floating) else v
+        for v in case.leaves
+    ]
 
     def walk(scale: Any = None) -> Walk:
-        leaves = scaled_leaves(case.leaves, owners, jnp.asarray(factors), none, jnp.zeros(count)) if (
-            factors != 1
-        ).any() else case.leaves  # fmt: skip
+        scaled = scaled_leaves(precise, owners, jnp.asarray(factors), none, jnp.zeros(count))
+        leaves = scaled if (factors != 1).any() else precise
         return Walk(case.products, [np.asarray(v) for v in leaves], case.state, inputs, case.key, scale)
 
     first = walk()
@@ -90,7 +96,28 @@ def analytic(case: Case) -> Outcome:
         factors[lead] /= math.exp(_BESIDE / 2)
         evaluations += 1
         told = [_unstable(*each, float(grown[n])) for n, each in enumerate(told)]
+    doubtful = np.array([bool(own) and _doubtful(*each) for own, each in zip(case.own, told, strict=True)])
+    if direction == "forward" and doubtful.any():
+        leaves = scaled_leaves(case.leaves, owners, jnp.asarray(factors), none, jnp.zeros(count))
+        own = tuple(layers if d else () for layers, d in zip(case.own, doubtful, strict=True))
+        seen = lsuv(dataclasses.replace(case, leaves=tuple(leaves), own=own))
+        factors, iterations = factors * seen.factors, iterations + seen.iterations
+        after = np.where(doubtful, seen.after, after)
+        evaluations += seen.evaluations
+        told = [
+            _measured(*now, why) if d else (status, why)
+            for d, now, (status, why) in zip(doubtful, seen.status, told, strict=True)
+        ]
     return Outcome(factors, np.zeros(count), before, after, iterations, tuple(told), evaluations)
+
+
+def _doubtful(status: str, why: str) -> bool:
+    """Whether the analysis says that it might be wrong there."""
+    return status in ("unstable", "not converged") or (status == "converged" and bool(why))
+
+
+def _measured(status: str, why: str, doubt: str) -> tuple[str, str]:
+    return status, "; ".join(["measured on the batch", *([why] if why else []), *([doubt] if doubt else [])])
 
 
 def _unstable(status: str, why: str, grown: float) -> tuple[str, str]:
@@ -98,7 +125,7 @@ def _unstable(status: str, why: str, grown: float) -> tuple[str, str]:
     if status != "converged" or not grown > _STABLE:
         return status, why
     error = f"an error of the first site arrives here {grown:.3g} times as large"
-    return "unstable", f"{error}, and weights of finite width make one; use method='lsuv'"
+    return "unstable", f"{error}, and weights of finite width make one"
 
 
 def _fan(found: Sequence[Found]) -> float:
@@ -187,7 +214,10 @@ def _for_one(whole: Field, shape: Sequence[int]) -> Field:
     if whole.shape == tuple(shape):
         return whole
     table = whole.table()[1] if shape[0] == 1 else whole.table()
-    return from_moments(fresh_axes(shape), whole.mean, table)
+    axes = fresh_axes(shape)
+    for one, several in zip(atoms_of(axes)[::-1], atoms_of(whole.axes)[::-1], strict=False):
+        one.near = several.near
+    return from_moments(axes, whole.mean, table)
 
 
 def _statistics(walk: Walk, case: Case) -> np.ndarray:

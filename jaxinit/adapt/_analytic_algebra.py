@@ -29,7 +29,7 @@ from jaxinit.adapt._analytic_fields import (
     covariance,
     fresh_axes,
 )
-from jaxinit.adapt._analytic_order import largest, softmax_square
+from jaxinit.adapt._analytic_order import largest, log_sum_exp, softmax_square
 from jaxinit.adapt._analytic_pointwise import IDENTITY, Applied, Expression, Unknown, apply, monotone, settle
 from jaxinit.adapt._analytic_shapes import broadcast
 from jaxinit.adapt._analytic_values import (
@@ -44,7 +44,6 @@ from jaxinit.adapt._analytic_values import (
 
 __all__ = [
     "ELEMENTWISE",
-    "apart",
     "elementwise",
     "extreme",
     "multiply",
@@ -88,6 +87,8 @@ def elementwise(
     values = [_spread(v, shape) for v in values]
     if name == "div" and (shares := _shares(*values)) is not None:
         return shares
+    if name == "log" and isinstance(values[0], Field) and values[0].exponentials is not None:
+        return _log_sum(values[0])
     if any(isinstance(v, Field) and not math.isfinite(v.mean) for v in values):
         raise Unknown(f"{name} of a sum of exponentials whose moments are not finite")
     numbers = [number_of(v) for v in values]
@@ -320,6 +321,22 @@ def _divided(values: Sequence[Value], fields: list[Field]) -> Field:
     return multiply(fields[0], inverse)
 
 
+def _log_sum(total: Field) -> Field:
+    """log of a sum of exp(x), of exchangeable Gaussian entries: their mean, and what is uncorrelated with them, since
+    Cov(x_i, log sum_j exp(x_j)) = s^2 / n (Stein)."""
+    x, gone = total.exponentials
+    if x.mask is not None:
+        raise Unknown("log of a sum of exponentials, some of them masked")
+    n = math.prod(a.size for a in gone)
+    mean = over(x, [k for k, axis in enumerate(x.axes) if set(axis) & set(gone)]).times(1.0 / n)
+    own = apart(x, list(atoms_of(mean.axes)), gone)[1]
+    s2 = float(own[(1,) * own.ndim])
+    shift, variance = log_sum_exp(n, s2)
+    rest = own * (max(0.0, variance / s2 - 1.0 / n) if s2 > 0 else 0.0)
+    extra = from_moments(mean.axes, shift, rest)
+    return combine([(mean, 1.0), (extra, 1.0)], mean.axes).like(axes=total.axes)
+
+
 def _softmax(x: Field, atoms: Sequence[Atom]) -> Field:
     """exp(x) over its sum along the atoms, of exchangeable Gaussian entries."""
     n = math.prod(a.size for a in atoms)
@@ -422,13 +439,10 @@ def over(x: Field, axes: Sequence[int]) -> Field:
     """The sum of a field over axes."""
     gone = [a for k in axes for a in x.axes[k]]
     kept = tuple(axis for k, axis in enumerate(x.axes) if k not in axes)
-    split = any(set(p) & set(gone) and not set(p) <= set(gone) for t in x.terms for p in t.places)
-    if split:
-        x = from_moments(x.axes, x.mean, x.table(), x.slope, x.sources, parameters=x.parameters)
     n = math.prod(a.size for a in gone)
     terms: dict[Term, float] = {}
     for t, c in x.terms.items():
-        new = t._replace(over=t.over | {j for j, place in enumerate(t.places) if set(place) & set(gone)})
+        new = t._replace(over=t.over | {a for place in t.places for a in place if a in gone})
         terms[new] = terms.get(new, 0.0) + c * n
     return Field(kept, x.mean * n, terms, x.parameters)
 

@@ -37,12 +37,17 @@ __all__ = [
 
 
 class Atom:
-    """An index that runs over `size` values; compared by identity."""
+    """An index that runs over `size` values; compared by identity.
 
-    __slots__ = ("size",)
+    `profile`: of positions of a convolution, how strong they are: relative root mean squares, the mean of whose squares
+    is 1. At the edges kernels see less. None where all are as strong. `near`: how alike neighbours are,
+    from 0, as any two positions, to 1, as one with itself.
+    """
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    __slots__ = ("near", "profile", "size")
+
+    def __init__(self, size: int, profile: np.ndarray | None = None, near: float = 0.0) -> None:
+        self.size, self.profile, self.near = size, profile, near
 
     def __repr__(self) -> str:
         return f"Atom({self.size})"
@@ -97,22 +102,40 @@ class Base:
         self.parameter = parameter
         self.parts: dict[Any, Base] = {}
 
-    def averaged(self, over: frozenset[int]) -> np.ndarray:
-        """The table of the field averaged over some of its indices, of the same shape."""
+    def averaged(self, counts: Sequence[int]) -> np.ndarray:
+        """The table of the field whose entries are means over so many of each index, of the same shape."""
         table = self.table
-        for k in over:
-            n = self.sizes[k]
-            same, other = np.take(table, [1], k), np.take(table, [0], k)
-            table = np.repeat((same + (n - 1) * other) / n, 2, axis=k)
+        for k, n in enumerate(counts):
+            if n > 1:
+                same, other = np.take(table, [1], k), np.take(table, [0], k)
+                table = np.concatenate([other, (same + (n - 1) * other) / n], axis=k)
         return table
 
 
 class Term(NamedTuple):
-    """A base where it stands: for each of its indices the atoms that it became, and the indices averaged over."""
+    """A base where it stands: for each of its indices the atoms that it became, and the atoms averaged over."""
 
     base: Base
     places: tuple[tuple[Atom, ...], ...]
-    over: frozenset[int] = frozenset()
+    over: frozenset[Atom] = frozenset()
+
+    def meeting(self, other: Term) -> tuple[list[int], list[tuple[Atom, ...]]] | None:
+        """Of each index of one base that stands in two places: how many of its values are averaged here or there, and
+        the atoms left; None if the two stand along different axes."""
+        counts, left = list[int](), list[tuple[Atom, ...]]()
+        for size, here, there in zip(self.base.sizes, self.places, other.places, strict=True):
+            if here and there and (self.over.issuperset(here) or other.over.issuperset(there)):
+                counts.append(size)
+                left.append(())
+                continue
+            if [a.size for a in here] != [a.size for a in there]:
+                return None
+            gone = [a in self.over or b in other.over for a, b in zip(here, there, strict=True)]
+            if any(a is not b and not g for a, b, g in zip(here, there, gone, strict=True)):
+                return None
+            counts.append(math.prod(a.size for a, g in zip(here, gone, strict=True) if g))
+            left.append(tuple(a for a, g in zip(here, gone, strict=True) if not g))
+        return counts, left
 
 
 class Field:
@@ -173,10 +196,9 @@ class Field:
         """Second moment of the response to unit noise at the sites it comes from."""
         total = 0.0
         for base, group in self.grouped().items():
-            for places in {t.places for t in group}:
-                own = {t.over: self.terms[t] for t in group if t.places == places}
-                for (k, a), (l, b) in itertools.product(own.items(), repeat=2):
-                    total += a * b * base.slope / math.prod(base.sizes[j] for j in k | l)
+            for s, t in itertools.product(group, repeat=2):
+                if met := s.meeting(t):
+                    total += self.terms[s] * self.terms[t] * base.slope / math.prod(met[0])
         return total
 
     @property
@@ -213,7 +235,7 @@ class Field:
         moved = lambda places: tuple(tuple(b for a in p for b in names.get(a, (a,))) for p in places)  # noqa: E731
         terms: dict[Term, float] = {}
         for t, c in self.terms.items():
-            new = t._replace(places=moved(t.places))
+            new = t._replace(places=moved(t.places), over=frozenset(*moved([t.over])))
             terms[new] = terms.get(new, 0.0) + c
         mask = None if self.mask is None else self.mask.renamed(names, axes)
         held = self.exponentials
@@ -257,8 +279,9 @@ def covariance(u: Field, v: Field, atoms: Sequence[Atom]) -> np.ndarray:
             shared.setdefault(t.base, []).append(t)
     for s, a in u.terms.items():
         for t in shared.get(s.base, ()):
-            if t.places == s.places:
-                total = total + a * v.terms[t] * expand(s.base.averaged(s.over | t.over), s.places, atoms)
+            if met := s.meeting(t):
+                counts, left = met
+                total = total + a * v.terms[t] * expand(s.base.averaged(counts), left, atoms)
     return total
 
 

@@ -34,6 +34,8 @@ def measured(eqn: Any, values: Sequence[Value], reason: str) -> list[Value]:
         if not is_real(out) or not jnp.issubdtype(out.dtype, jnp.floating):
             found.append(Known(out))
             continue
+        if np.isnan(np.asarray(out, np.float64)).any():
+            raise Unknown(f"{reason}, and on random inputs it is not a number")
         if not np.isfinite(np.asarray(out, np.float64)).all():
             found.append(Known(out))
             continue

@@ -15,19 +15,18 @@ from typing import Any
 import numpy as np
 from jax.extend.core import primitives
 
-from jaxinit.adapt._analytic_algebra import apart, multiply, over, summed, turn_of
+from jaxinit.adapt._analytic_algebra import multiply, over, summed, turn_of
 from jaxinit.adapt._analytic_fields import Atom, Field, atoms_of, combine
-from jaxinit.adapt._analytic_order import largest
 from jaxinit.adapt._analytic_pointwise import IDENTITY, Applied, Unknown, apply
+from jaxinit.adapt._analytic_pooling import Pooled
 from jaxinit.adapt._analytic_shapes import broadcast, transposed
+from jaxinit.adapt._analytic_taps import Taps
 from jaxinit.adapt._analytic_values import Known, Value, aligned, as_field, from_moments, merged
 
 __all__ = ["Site", "convolution", "dot", "lookup", "window_extreme", "window_sum"]
 
-#: What the order statistics of a window leave out; a note.
-_NEIGHBOURS = (
-    "neighbours in a pooling window are taken for as alike as any two positions, those at the edge too"
-)
+#: What the largest of a window leaves out; a note.
+_NEIGHBOURS = "all entries of a pooling window are taken for equally alike, also at edges"
 
 
 class Site:
@@ -107,32 +106,38 @@ def convolution(u: Value, v: Value, params: dict[str, Any], shape: Sequence[int]
     if params["batch_group_count"] != 1:
         raise Unknown("a convolution in groups of examples")
     spatial = list(zip(lhs[2:], rhs[2:], out[2:], strict=True))
-    counts = [
-        _valid(
-            x.shape[i], w.shape[j], shape[o], params["window_strides"][k], params["padding"][k][0],
-            params["lhs_dilation"][k], params["rhs_dilation"][k],
-        )
-        for k, (i, j, o) in enumerate(spatial)
-    ]  # fmt: skip
     for axis in range(len(x.axes)):
         if len(x.axes[axis]) > 1:
             x = merged(x, axis)
         if len(w.axes[axis]) > 1:
             w = merged(w, axis)
+    seen = [
+        Taps(
+            u if isinstance(u, Applied) and u.axes == x.axes else x, x.axes[i], w.shape[j], shape[o],
+            params["window_strides"][k], params["padding"][k][0], params["lhs_dilation"][k],
+            params["rhs_dilation"][k],
+        )
+        for k, (i, j, o) in enumerate(spatial)
+    ]  # fmt: skip
     new: list[tuple[Atom, ...]] = [(Atom(n),) if n > 1 else () for n in shape]
     new[out[0]] = x.axes[lhs[0]]
+    for o, taps in zip(out[2:], seen, strict=True):
+        new[o] = taps.axis
     if any(new[o] and not x.axes[i] for i, _, o in spatial):
         raise Unknown("a convolution that spreads one position")
-    table = _sums(x, w, lhs, rhs, out, new, counts)
-    mean = math.prod(counts) * w.shape[rhs[1]] * w.mean * x.mean
+    table = _sums(x, w, lhs, rhs, out, new, [taps.pairs for taps in seen])
+    count = math.prod(taps.count for taps in seen)
+    mean = count * w.shape[rhs[1]] * w.mean * x.mean
     if w.parameters and x.parameters is None:
         made = site(w.parameters, x)
         return from_moments(tuple(new), mean, table - mean**2, 1.0, {made.index: math.prod(shape)}, made)
-    slope = math.prod(counts) * w.shape[rhs[1]] * w.second * x.slope
+    slope = count * w.shape[rhs[1]] * w.second * x.slope
     return from_moments(tuple(new), mean, table - mean**2, slope, x.sources)
 
 
-def _sums(x: Field, w: Field, lhs: Any, rhs: Any, out: Any, new: Any, counts: Sequence[float]) -> np.ndarray:
+def _sums(
+    x: Field, w: Field, lhs: Any, rhs: Any, out: Any, new: Any, taps: Sequence[np.ndarray]
+) -> np.ndarray:
     """E[z z'] of the result by agreement: over all pairs of taps and channels, weights times signal.
 
     At positions that agree, taps that agree see one entry of the signal; at others, or with different taps, two.
@@ -152,13 +157,14 @@ def _sums(x: Field, w: Field, lhs: Any, rhs: Any, out: Any, new: Any, counts: Se
     places = {a: n for n, a in enumerate(atoms)}
     for g in itertools.product((0, 1), repeat=len(atoms)):
         features = g[places[new[out[1]][0]]] if new[out[1]] else 1
+        here = [g[places[new[o][0]]] if new[o] else 1 for o in out[2:]]
         total = 0.0
         for same in itertools.product((0, 1), repeat=len(inner)):
             agree = {k: s for (k, _), s in zip(inner, same, strict=True)}
             pairs = 1.0
             for (k, axis), s in zip(inner, same, strict=True):
-                n = axis[0].size if k < 0 else counts[k]
-                pairs *= n if s else n * max(n - 1.0, 0.0)
+                n = axis[0].size
+                pairs *= taps[k][here[k], s] if k >= 0 else n if s else n * (n - 1.0)
             index = []
             for a in signal_atoms:
                 kind, k = where[a]
@@ -167,70 +173,98 @@ def _sums(x: Field, w: Field, lhs: Any, rhs: Any, out: Any, new: Any, counts: Se
                 elif kind == "channel":
                     index.append(agree.get(-1, 1))
                 else:
-                    at = new[out[2 + k]]
-                    index.append((g[places[at[0]]] if at else 1) * agree.get(k, 1))
+                    index.append(here[k] * agree.get(k, 1))
             weight = kernel[(*same, features)] if w.axes[rhs[0]] else kernel[same]
             total += pairs * weight * signal[tuple(index)]
         table[g] = total
     return table
 
 
-def _valid(size: int, window: int, out: int, stride: int, low: int, grown: int, dilation: int) -> float:
-    """How many taps meet an entry of the signal, on average over the positions of the result."""
-    at = np.arange(out)[:, None] * stride - low + np.arange(window)[None, :] * dilation
-    inside = (at >= 0) & (at <= (size - 1) * grown) & (at % grown == 0)
-    return float(inside.sum()) / out
-
-
 def window_sum(value: Value, params: dict[str, Any], shape: Sequence[int]) -> Field:
     """As `reduce_window_sum`."""
-    x, new, counts = _windows(as_field(value), params, shape)
+    x, new, taps = _windows(as_field(value), params, shape)
     atoms = list(atoms_of(x.axes))
     table = x.table(atoms)
-    for k, count in counts.items():
-        at = atoms.index(x.axes[k][0])
+    for k, each in taps.items():
+        atom, count = x.axes[k][0], each.count
+        at = atoms.index(atom)
         same, other = np.take(table, [1], at), np.take(table, [0], at)
-        table = np.concatenate([count**2 * other, count * same + count * (count - 1) * other], axis=at)
-    for k in counts:
+        near = other + atom.near * (same - other)
+        table = np.concatenate([count**2 * other, count * same + count * (count - 1) * near], axis=at)
+    for k in taps:
         if not new[k]:
             at = atoms.index(x.axes[k][0])
             table = np.take(table, 1, axis=at)
             atoms.pop(at)
-    factor = math.prod(counts.values())
+    factor = math.prod(each.count for each in taps.values())
     return from_moments(new, x.mean * factor, table, x.slope * factor, x.sources, parameters=x.parameters)
 
 
-def window_extreme(value: Value, params: dict[str, Any], shape: Sequence[int], sign: int) -> Value:
-    """As `reduce_window_max` (sign 1) and `reduce_window_min` (-1): of independent entries, but for what they share."""
+def window_extreme(value: Value, params: dict[str, Any], shape: Sequence[int], sign: int) -> Field:
+    """As `reduce_window_max` (sign 1) and `reduce_window_min` (-1): entries of a window are equally alike."""
+    fn, argument = (value.fn, value.argument) if isinstance(value, Applied) else (IDENTITY, as_field(value))
     if isinstance(value, Applied):
-        inner = window_extreme(value.argument, params, shape, sign * turn_of(value))
-        return Applied(value.fn, as_field(inner))
-    x, new, counts = _windows(as_field(value), params, shape)
-    along = [x.axes[k][0] for k in counts]
+        sign *= turn_of(value)
+    x, new, taps = _windows(argument, params, shape)
+    along = [x.axes[k][0] for k in taps]
     others = [a for a in atoms_of(x.axes) if a not in along]
-    common, own = apart(x, others, along)
-    mean, variance = largest(max(1, round(math.prod(counts.values()))))
-    s2 = float(own[(1,) * own.ndim])
-    table = np.empty((2,) * len(others) + (2,) * len(along))
-    table[...] = common.reshape((2,) * len(others) + (1,) * len(along))
-    table[(slice(None),) * len(others) + (1,) * len(along)] += variance * own
+    table = x.table([*others, *along])
+    apart, same = _ends(table, len(along))
+    within = _within(table, along, [t.count for t in taps.values()])
+    own = np.maximum(same - within, 0.0)
+    whole = (1,) * len(others)
+    windows = _strengths(list(taps.values()))
+    pooled = Pooled(fn, x.mean, float(sign), float(within[whole]), float(own[whole]), windows)
+    made = np.repeat(pooled.covariances(apart).reshape(*apart.shape, 1), 2 ** len(along), axis=-1)
+    made[..., -1] = pooled.covariances(within, own)
+    made = made.reshape(table.shape)
     order = list(atoms_of(x.axes))
-    table = np.moveaxis(table, range(table.ndim), [order.index(a) for a in (*others, *along)])
-    for k in counts:
+    made = np.moveaxis(made, range(made.ndim), [order.index(a) for a in (*others, *along)])
+    for k in taps:
         if not new[k]:
             at = order.index(x.axes[k][0])
-            table = np.take(table, 1, axis=at)
+            made = np.take(made, 1, axis=at)
             order.pop(at)
-    shift = sign * mean * math.sqrt(s2)
-    sources = {**x.sources, _NEIGHBOURS: 0}
-    return from_moments(new, x.mean + shift, table, x.slope, sources, parameters=x.parameters)
+    alike = {} if all(a.near == 0.0 and a.profile is None for a in along) else {_NEIGHBOURS: 0}
+    slope = pooled.slope * x.slope
+    return from_moments(new, pooled.mean, made, slope, {**x.sources, **alike}, parameters=x.parameters)
 
 
-def _windows(x: Field, params: dict[str, Any], shape: Sequence[int]) -> tuple[Field, Any, dict[int, float]]:
-    """The field with one index an axis, the axes of the result, and per axis with a window its mean count."""
+def _ends(table: np.ndarray, last: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where none and where all of the last indices agree."""
+    flat = table.reshape(*table.shape[: table.ndim - last], -1)
+    return flat[..., 0], flat[..., -1]
+
+
+def _within(table: np.ndarray, along: Sequence[Atom], counts: Sequence[float]) -> np.ndarray:
+    """The covariance of two entries of one window, by agreement on all indices but those along it, the last ones."""
+    for k, a in enumerate(along, start=table.ndim - len(along)):
+        other, same = np.take(table, [0], k), np.take(table, [1], k)
+        table = np.concatenate([other + a.near * (same - other), same], axis=k)
+    weights = np.ones(())
+    for n in counts:
+        weights = np.multiply.outer(weights, np.array([n * max(n - 1.0, 0.0), n]))
+    weights[(1,) * weights.ndim] = 0.0
+    if not weights.sum() > 0:
+        return _ends(table, len(along))[1]
+    return np.asarray(np.tensordot(table, weights / weights.sum(), axes=len(along)))
+
+
+def _strengths(taps: Sequence[Taps]) -> tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]:
+    """Of all windows, those that differ, as strengths of their entries, and their shares."""
+    found = np.ones((1, 1))
+    for each in taps:
+        both = np.einsum("wt,vs->wvts", found, each.strengths)
+        found = both.reshape(found.shape[0] * each.strengths.shape[0], -1)
+    kinds, times = np.unique(np.sort(found.round(2), axis=1), axis=0, return_counts=True)
+    return tuple(tuple(float(v) for v in row if v > 0) for row in kinds), tuple(times / times.sum())
+
+
+def _windows(x: Field, params: dict[str, Any], shape: Sequence[int]) -> tuple[Field, Any, dict[int, Taps]]:
+    """The field with one index an axis, the axes of the result, and the axes that windows lie along."""
     if any(n != 1 for name in ("base_dilation", "window_dilation") for n in params.get(name) or ()):
         raise Unknown("a dilated window")
-    new, counts = list(x.axes), {}
+    new, taps = list(x.axes), dict[int, Taps]()
     for k, n in enumerate(params["window_dimensions"]):
         if n == 1 and shape[k] == x.shape[k]:
             continue
@@ -239,10 +273,11 @@ def _windows(x: Field, params: dict[str, Any], shape: Sequence[int]) -> tuple[Fi
         if not x.axes[k]:
             continue
         low = params["padding"][k][0]
-        counts[k] = _valid(x.shape[k], n, shape[k], params["window_strides"][k], low, 1, 1)
+        taps[k] = Taps(x, x.axes[k], n, shape[k], params["window_strides"][k], low)
+        new[k] = taps[k].axis
     for k in range(len(new)):
-        new[k] = ((Atom(shape[k]),) if shape[k] > 1 else ()) if k in counts else x.axes[k]
-    return x, tuple(new), counts
+        new[k] = new[k] if k in taps else x.axes[k]
+    return x, tuple(new), taps
 
 
 def lookup(operand: Value, indices: Known, params: dict[str, Any], shape: Sequence[int], site: Any) -> Field:

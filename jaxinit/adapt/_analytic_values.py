@@ -15,6 +15,8 @@ from jaxinit.adapt._analytic_pointwise import Applied, settle
 __all__ = ["Known", "Value", "aligned", "as_field", "field_of_data", "from_moments", "white"]
 
 _MASKED = -1e3
+#: Neighbours are alike where that is so many standard errors from chance.
+_CERTAIN = 5.0
 
 
 class Known:
@@ -101,7 +103,20 @@ def field_of_data(array: Any) -> Field:
     for k, n in enumerate(x.shape):
         averaged, same = np.take(table, [0], k), np.take(table, [1], k)
         table = np.concatenate([(averaged - same / n) / (1.0 - 1.0 / n), same], axis=k)
+    for k, atom in enumerate(atoms_of(axes)):
+        atom.near = _near(
+            np.moveaxis(x - mean, k, 0), float(table[(1,) * k + (0,) + (1,) * (x.ndim - k - 1)])
+        )
     return from_moments(axes, mean, table)
+
+
+def _near(x: np.ndarray, any_two: float) -> float:
+    """How alike neighbours along the first axis are, where that is no chance: 0 as any two, 1 as one with itself."""
+    same = float(np.mean(np.square(x)))
+    if len(x) < 3 or not same > any_two:
+        return 0.0
+    share = (float(np.mean(x[1:] * x[:-1])) - any_two) / (same - any_two)
+    return min(share, 1.0) if share > _CERTAIN / np.sqrt(x.size) else 0.0
 
 
 def as_field(value: Value) -> Field:

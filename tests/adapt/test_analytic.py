@@ -15,8 +15,9 @@ from jaxinit.adapt._analytic import inputs_of
 from jaxinit.adapt._analytic_algebra import extreme, multiply, over, summed
 from jaxinit.adapt._analytic_fields import combine, covariance
 from jaxinit.adapt._analytic_measure import sample
-from jaxinit.adapt._analytic_order import largest, softmax_square
+from jaxinit.adapt._analytic_order import largest, log_sum_exp, softmax_square
 from jaxinit.adapt._analytic_pointwise import IDENTITY, Applied, apply, settle
+from jaxinit.adapt._analytic_pooling import Pooled
 from jaxinit.adapt._analytic_shapes import broadcast, concatenated, part, reshaped, transposed
 from jaxinit.adapt._analytic_values import field_of_data, fresh_axes, from_moments, white
 from jaxinit.adapt._analytic_walk import Walk
@@ -266,56 +267,151 @@ def test_sums_of_squares_are_normalizers() -> None:
 
 class Stack(nn.Module):
     phi: Any
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Any) -> Any:
         for n in range(6):
-            x = self.phi(nn.Dense(16, name=f"d{n}")(x))
-        return nn.Dense(2, name="head")(x)
+            x = self.phi(nn.Dense(16, name=f"d{n}", dtype=self.dtype, param_dtype=self.dtype)(x))
+        return nn.Dense(2, name="head", dtype=self.dtype, param_dtype=self.dtype)(x)
 
 
-@pytest.mark.parametrize(
-    ("phi", "slope"), [(lambda x: x * jnp.cos(x), 1.46), (nn.relu, 1.0)], ids=["wave", "relu"]
-)
-def test_where_errors_grow_on_the_way_the_prediction_says_so(phi: Any, slope: float) -> None:
-    """d ln q' / d ln q at q = 1 is 1.46 a layer for x cos x: E[phi^2] = (q + q (1 - 4 q) exp(-2 q)) / 2; 1 for ReLU."""
-    shape = jax.ShapeDtypeStruct((4, 16), jnp.float32)
-    _, record = calibrate(Stack(phi), shape, jax.random.key(0), method="analytic")
-    if slope == 1.0:
-        assert {s.status for s in record} == {"converged"}
-        return
+def test_where_errors_grow_on_the_way_sites_are_measured() -> None:
+    """d ln q' / d ln q at q = 1 is 1.46 a layer for x cos x: E[phi^2] = (q + q (1 - 4 q) exp(-2 q)) / 2; 1 for ReLU.
+
+    In bfloat16, where a change of scale as small as the one that is tried is rounded away.
+    """
+    shape = jax.ShapeDtypeStruct((64, 16), jnp.bfloat16)
+    model = Stack(lambda x: x * jnp.cos(x), jnp.bfloat16)
+    _, record = calibrate(model, shape, KEY, method="analytic")
     q, e = 1.0, np.exp(-2.0)
     exact = (1 + e * (1 - 4 * q) - 4 * q * e - 2 * q * (1 - 4 * q) * e) / (1 + (1 - 4 * q) * e)
-    assert abs(exact - slope) < 0.01 and [s.status for s in record][:2] == ["converged"] * 2
+    assert abs(exact - 1.46) < 0.01 and {s.status for s in record} == {"converged"}
+    assert [s.why for s in record][:2] == ["", ""] and "measured" in record["head"].why
     grown = float(record["head"].why.split(" times")[0].rsplit(" ", 1)[1])
-    assert record["head"].status == "unstable" and abs(grown / exact**6 - 1) < 0.1
+    assert abs(grown / exact**6 - 1) < 0.1
+    calm = calibrate(Stack(nn.relu), jax.ShapeDtypeStruct((64, 16), jnp.float32), KEY, method="analytic")[1]
+    assert {s.status for s in calm} == {"converged"} and not any(s.why for s in calm)
 
 
 class Wide(nn.Module):
-    """Attention-like weights from logits whose exponentials have no finite moments in float64."""
+    """Attention-like weights, and their logarithms, from logits whose exponentials may have no finite moments."""
 
     spread: float
 
     @nn.compact
     def __call__(self, x: Any) -> Any:
         logits = nn.Dense(32, kernel_init=nn.initializers.normal(self.spread))(x)
-        return nn.Dense(512, kernel_init=nn.initializers.normal(1.0))(nn.softmax(logits))
+        return [
+            nn.Dense(256, kernel_init=nn.initializers.normal(1.0))(phi(logits))
+            for phi in (nn.softmax, nn.log_softmax)
+        ]
 
 
 @pytest.mark.parametrize("spread", [1e-3, 30.0])
-def test_softmax_of_logits_of_any_width(spread: float) -> None:
+def test_softmax_and_its_logarithm_of_logits_of_any_width(spread: float) -> None:
     x = np.random.default_rng(0).normal(size=(16, 256)).astype("f4")
-    found = analyze(Wide(spread), x).second_moment.mean[-1, 0]
+    found, wrong = (analyze(Wide(s), x).second_moment.mean[1:, 0] for s in (spread, 0.2))
     run = probe(Wide(spread), x, seeds=64, sites="ops", backward=False, record=("second_moment",), devices=1)
-    mean, stderr = run.second_moment.mean[-1, 0], run.second_moment.stderr[-1, 0]
-    assert abs(found - mean) < 5 * stderr
+    mean, stderr = run.second_moment.mean[1:, 0], run.second_moment.stderr[1:, 0]
+    assert (np.abs(found - mean) < 5 * stderr).all()
+    assert not (np.abs(wrong - mean) < 5 * stderr).any()  # twin: logits of another width
     assert (
-        abs(found / (1 if spread > 1 else 1 / 32) - 1) < 0.02
-    )  # one entry has all the weight, or all have the same
+        abs(found[0] / (1 if spread > 1 else 1 / 32) - 1) < 0.02
+    )  # one entry has all the weight, or all the same
 
 
-def test_of_pooling_windows_it_is_said_what_is_left_out() -> None:
+def test_log_sum_exp_of_gaussians() -> None:
+    """Of two it is their mean plus log(2 cosh(difference / 2)), and those are independent."""
+    for variance in (0.3, 9.0, 400.0):
+        s = math.sqrt(variance / 2)
+        density = lambda z, k, s=s: np.logaddexp(s * z, -s * z) ** k * stats.norm.pdf(z)  # noqa: E731
+        one, two = (2 * integrate.quad(density, 0, 12, (k,))[0] for k in (1, 2))
+        mean, spread = log_sum_exp(2, variance)
+        assert mean == pytest.approx(one, rel=2e-3)
+        assert spread == pytest.approx(variance / 2 + two - one**2, rel=5e-3)
+
+
+def test_what_is_not_a_number_is_refused() -> None:
+    model = nn.Sequential([nn.Dense(16), jax.lax.linalg.cholesky, nn.Dense(4)])
+    with pytest.raises(ValueError, match="not a number"):
+        analyze(model, jax.ShapeDtypeStruct((16, 16), jnp.float32))
+
+
+def test_convolutions_see_less_at_the_edges() -> None:
+    """Second moments of ReLU and kernels of mean 0, position by position: q'_p = sum of q / 2 over the taps inside."""
+    model = nn.Sequential(
+        [nn.Conv(8, (3, 3)), nn.relu, nn.Conv(8, (3, 3)), nn.relu, nn.Conv(8, (3, 3), (2, 2))]
+    )
+    found = analyze(model, jax.ShapeDtypeStruct((4, 6, 6, 3), jnp.float32)).second_moment.mean[:, 0]
+    q, expected = np.ones((6, 6)), list[float]()
+    for share in (1.0, 0.5, 0.5):
+        padded = np.pad(share * q, 1)
+        q = sum(padded[i : i + 6, j : j + 6] for i in range(3) for j in range(3)) / 9
+        expected.append(float(q.mean()))
+    expected[-1] = float(q[1::2, 1::2].mean())  # padded behind: windows begin at the edge
+    assert found == pytest.approx(expected, rel=1e-4)
+    # Twin: every position as strong as any other.
+    assert abs((16 / 18) ** 4 / 2 / expected[1] - 1) > 0.02
+
+
+def test_groups_are_normalized_without_what_their_channels_share() -> None:
+    """What a GroupNorm hands on has second moment 1, whatever channels have in common along positions."""
+    layers = [nn.Conv(16, (3, 3)), nn.relu, nn.Conv(16, (3, 3)), nn.GroupNorm(4), nn.relu, nn.Dense(8)]
+    run = analyze(nn.Sequential(layers), jax.ShapeDtypeStruct((4, 16, 16, 3), jnp.float32))
+    assert run.second_moment.mean[-1, 0] == pytest.approx(0.5, rel=1e-3)
+
+
+def test_the_largest_of_a_window() -> None:
+    windows = (((1.3, 1.0, 0.6, 1.0),), (1.0,))
+    pooled = Pooled(RELU, 0.1, 1.0, 0.6, 0.4, windows)
+    rng = np.random.default_rng(0)
+    common = rng.normal(size=(200_000, 2)) @ np.linalg.cholesky([[0.6, 0.3], [0.3, 0.6]]).T
+    z = (common[:, :, None] + math.sqrt(0.4) * rng.normal(size=(200_000, 2, 4))) * windows[0][0]
+    top = np.maximum(0.1 + z.max(axis=-1), 0)
+
+    def agree(mean: float, second: float, shared: float) -> bool:
+        drawn = [top[:, 0], top[:, 0] ** 2, np.prod(top - top.mean(), axis=1)]
+        errors = [
+            abs(v.mean() - e) / (v.std() / math.sqrt(len(v)))
+            for v, e in zip(drawn, (mean, second, shared), strict=True)
+        ]
+        return max(errors) < 5
+
+    assert agree(pooled.mean, pooled.second, float(pooled.covariances(np.array(0.3))))
+    flat = Pooled(RELU, 0.1, 1.0, 0.6, 0.4, (((1.0,) * 4,), (1.0,)))  # twin
+    assert not agree(flat.mean, flat.second, float(flat.covariances(np.array(0.3))))
+    mean, variance = largest(4)
+    plain = Pooled(IDENTITY, 0.0, 1.0, 0.6, 0.4, (((1.0,) * 4,), (1.0,)))
+    assert plain.mean == pytest.approx(mean * math.sqrt(0.4), rel=2e-3)
+    assert plain.second - plain.mean**2 == pytest.approx(0.6 + variance * 0.4, rel=2e-3)
+
+
+class Pools(nn.Module):
+    pool: Any = nn.max_pool
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        for _ in range(2):
+            x = self.pool(nn.relu(nn.Conv(24, (3, 3))(nn.relu(nn.Conv(24, (3, 3))(x)))), (2, 2), (2, 2))
+        return nn.Dense(4)(x.reshape(x.shape[0], -1))
+
+
+def test_small_images_with_pooling_against_monte_carlo() -> None:
+    """Of smooth images, whose neighbours are alike; within 10 %, and pooling of another kind is not."""
+    x = np.random.default_rng(0).normal(size=(4, 10, 10, 3))
+    x = sum(x[:, i : i + 8, j : j + 8] for i in range(3) for j in range(3)).astype("f4") / 3
+    run = probe(Pools(), x, seeds=96, sites="ops", backward=False, record=("second_moment",), devices=1)
+    seen, stderr = (np.asarray(v).mean(axis=1) for v in (run.second_moment.mean, run.second_moment.stderr))
+    found = analyze(Pools(), x).second_moment.mean[:, 0]
+    assert (np.abs(found - seen) <= 5 * stderr + 0.1 * seen).all(), found / seen
+    wrong = analyze(Pools(nn.avg_pool), x).second_moment.mean[:, 0]
+    assert not (np.abs(wrong - seen) <= 5 * stderr + 0.1 * seen).all()
+
+
+def test_pooling_windows_that_are_not_alike_are_measured() -> None:
     model = nn.Sequential([nn.Conv(4, (3, 3)), lambda x: nn.max_pool(x, (2, 2), (2, 2)), nn.Conv(4, (3, 3))])
     x = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("f4")
     first, second = calibrate(model, x, KEY, method="analytic")[1]
-    assert "window" not in str(first) and second.status == "converged" and "pooling window" in str(second)
+    assert first.why == "" and second.status == "converged"
+    assert "measured" in second.why and "pooling window" in second.why

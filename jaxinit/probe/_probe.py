@@ -321,19 +321,19 @@ def _build(
     traced = trace(where, adapted, trained, state, shapes)
     closed = core.ClosedJaxpr(traced.plan.block.jaxpr, traced.plan.block.consts)
     remarks = purity.remarks(adapted, drawn, closed, (trained, state, shapes), settled=traced.settled)
-    treatment = None
+    treatment, structure = None, jax.tree.structure((trained, state))
     if unformed is not None:
         if adapted.given is not None:
             raise checks.bad(
                 where, "weights", "'materialized' for a module that has been drawn already", "implicit",
                 "Leave params out." if params is not None else "Pass a factory: lambda rngs: MyModule(..., rngs=rngs).",
             )  # fmt: skip
-        treatment = treat(traced.plan, adapted.init, shapes, unformed == "approximate")
+        treatment = treat(traced.plan, drawn, structure, unformed == "approximate")
     measure = measure_of(
         where, adapted, traced, inputs.examples_of(shapes) or 1, inputs.abstract(labels),
         loss=loss, backward=backward, record=record, optimizer=optimizer, sites=sites, treatment=treatment,
     )  # fmt: skip
-    program = Program(adapted, measure, draw, drawn, jax.tree.structure((trained, state)))
+    program = Program(adapted, measure, draw, drawn, structure)
     if purity.partial(closed):
         purity.rehearse(where, program, shapes, (inputs.given_of(args), labels, adapted.given))
     names = traced.plan.parameters if params is None and adapted.given is None else []

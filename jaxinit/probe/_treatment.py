@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -69,13 +69,11 @@ class Treatment:
         return jax.tree.unflatten(self.structure, outs)
 
 
-def treat(plan: Plan, init: Callable[[Any, Any], Any], args: Any, approximate: bool) -> Treatment:
+def treat(plan: Plan, program: core.ClosedJaxpr, structure: Any, approximate: bool) -> Treatment:
     """Decide for each parameter, and tell the plan's blocks how to do without those that are never formed.
 
-    `init(key, args) -> (params, state)` as the model draws them; the plan is of its program.
+    `program` draws (params, state), of this structure, from a key and arguments; the plan is of the model's program.
     """
-    key = jax.random.key(0, impl="threefry2x32")
-    program, shape = jax.make_jaxpr(init, return_shape=True)(key, args)
     drawn, uses, count = laws(program, sparse=True), uses_of(plan), len(plan.parameters)
     against: dict[int, str | None] = {}
     threads: dict[int, Threading] = {}
@@ -103,7 +101,7 @@ def treat(plan: Plan, init: Callable[[Any, Any], Any], args: Any, approximate: b
         if again is not None:
             words[n] += f", {count_of(uses.products[n])} products conditioned on one another"
     size = sum(_bytes(program.jaxpr.outvars[n]) for n in kept)
-    return Treatment(plan, kept, tuple(words), size, wanted, jax.tree.structure(shape))
+    return Treatment(plan, kept, tuple(words), size, wanted, structure)
 
 
 def _leave_unformed(plan: Plan, n: int, law: Drawn, uses: Uses, again: Threading | None) -> None:

@@ -52,4 +52,6 @@ def test_parameters_are_those_of_the_model_bit_for_bit(name: str) -> None:
     assert jax.tree.structure(found) == jax.tree.structure(own)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(own), strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    if name == "functions":
+        jax.jit(program.init).trace(KEY, args).lower(lowering_platforms=("cuda", "tpu"))
     assert "3fryf" in str(jax.make_jaxpr(program.init)(KEY, args))  # the fused generator

@@ -74,7 +74,10 @@ def body_inputs(eqn: core.JaxprEqn) -> Sequence[Any]:
 def loop_of(eqn: core.JaxprEqn) -> tuple[int, int, int, bool]:
     """Of a scan: how many consts, how many carried, how many iterations, and whether backwards."""
     p = eqn.params
-    return p["num_consts"], p["num_carry"], p["length"], p["reverse"]
+    if "num_consts" in p:
+        return p["num_consts"], p["num_carry"], p["length"], p["reverse"]
+    consts, carried, _ = (len(part) for part in p["ft_in"].unpack())  # as jax 0.12 has it
+    return consts, carried, p["length"], p["reverse"]
 
 
 def bits_of(eqn: core.JaxprEqn) -> tuple[tuple[int, ...], int] | None:

@@ -37,7 +37,8 @@ _BESIDE, _STABLE = 1e-3, 2.0
 
 
 def analytic(case: Case) -> Outcome:
-    """Scale every site so that the analysis finds its statistic at its target; no data is run through the model.
+    """Scale every site so that the analysis finds its statistic at its target. Nothing is run through the model,
+    but for sites where the analysis says that it may be wrong: those are measured on the batch (forward only).
 
     Options: `direction`, one of `DIRECTIONS`:
 
@@ -271,7 +272,9 @@ def analyze(
         elementwise    all of it between two products as one function, by Gaussian quadrature between kinks
         sum, product   covariances of common ancestors included
         norms          divided by the root of the expected mean square
-        softmax        of exchangeable Gaussian logits, exactly; pooling by order statistics
+        softmax        of exchangeable Gaussian logits, and its logarithm, exactly
+        pooling        the largest of a window of equally correlated entries of unequal strength, by quadrature
+        edges          which taps of a kernel are inside, for each position and each pair of them
 
     Args:
         model: as for `probe`.
@@ -290,7 +293,8 @@ def analyze(
         ValueError, TypeError: as `probe`.
 
     Holds for wide layers with independent weights: the error of a site falls as 1/width, times its depth. A weight that
-    is used again (recurrence, tied embeddings) is taken for freshly drawn every time. Positions are exchangeable.
+    is used again (recurrence, tied embeddings) is taken for freshly drawn every time. Positions are exchangeable,
+    but for their strengths near the edges of convolutions and for how alike neighbours are, one number an axis.
 
     Example:
         >>> import jax, flax.linen as nn

@@ -69,9 +69,10 @@ def calibrate(
 
         "lsuv":  <z^2> = target, the mean over examples, positions and units, site after site in the order in which
                  the model runs (Mishkin & Matas 2015, "All you need is a good init")
-        "analytic":  E[z^2] = target, computed from the model's own operations, nothing run and no data needed: of x
-                 only means and covariances count, and shapes will do (in the spirit of AutoInit, Bingham &
-                 Miikkulainen 2023); see `jaxinit.adapt.analyze` for what it assumes
+        "analytic":  E[z^2] = target, computed from the model's own operations, no data needed: of x only means and
+                 covariances count, and shapes will do (in the spirit of AutoInit, Bingham & Miikkulainen 2023); see
+                 `jaxinit.adapt.analyze` for what it assumes. Where it may be wrong (no rule, alike neighbours in a
+                 pooling window, errors that grow on the way) the site is measured instead, and says so
         "critical":  |dL/dz|^2, the mean over examples and random cotangents, is the same at the first and the last
                  site, and at all between that everything passes through; measured as a whole, so that directions which
                  all layers share count as the loss will see them. Begins with "lsuv" and leaves <z^2> = target as

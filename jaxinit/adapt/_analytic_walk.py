@@ -21,6 +21,7 @@ from jaxinit.adapt._analytic_rules import equation
 from jaxinit.adapt._analytic_shapes import part, stacked
 from jaxinit.adapt._analytic_values import Known, Value, as_field, field_of_data, from_moments, is_real, white
 from jaxinit.probe import Drawn, Layer, Products
+from jaxinit.probe import _equations as equations
 
 __all__ = ["Found", "Walk", "entry_stddev"]
 
@@ -219,19 +220,18 @@ class Walk:
                 self.ends.add(self._named[site.index])
 
     def _scan(self, eqn: Any, given: list[Any], inside: Any, at: tuple[int, ...]) -> list[Any]:
-        p = eqn.params
-        consts, carried, body = p["num_consts"], p["num_carry"], p["jaxpr"]
+        consts, carried, length, reverse = equations.loop_of(eqn)
+        body = eqn.params["jaxpr"]
         fixed, carry = given[:consts], list(given[consts : consts + carried])
         outs: list[list[Any]] = []
-        steps = range(p["length"])
-        for i in reversed(steps) if p["reverse"] else steps:
+        for i in reversed(range(length)) if reverse else range(length):
             each = [_step(v, i) for v in given[consts + carried :]]
             left = self._run(
                 body.jaxpr, body.consts, [*fixed, *carry, *each], inside[0] if inside else None, (*at, i)
             )
             carry = left[:carried]
             outs.append(left[carried:])
-        if p["reverse"]:
+        if reverse:
             outs.reverse()
         return [*carry, *(_stacked(column) for column in zip(*outs, strict=True))]
 

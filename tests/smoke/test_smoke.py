@@ -10,6 +10,25 @@ from flax import nnx
 import jaxinit as ji
 
 pytestmark = pytest.mark.optimized  # as users compile
+X = np.random.default_rng(0).normal(size=(8, 16)).astype("f4")
+
+
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+        return x + nn.Dense(16, name="out")(
+            nn.relu(nn.Dense(16, kernel_init=ji.normal(0.5), name="in")(x))
+        ), None
+
+
+class Stack(nn.Module):
+    """Three blocks by nn.scan, one convolution."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scanned = nn.scan(nn.remat(Block), variable_axes={"params": 0}, split_rngs={"params": True}, length=3)
+        x, _ = scanned(name="blocks")(x, None)
+        return nn.Conv(2, (3,), name="conv")(x[..., None])
 
 
 def test_initializers_plug_into_flax() -> None:
@@ -68,3 +87,20 @@ def test_reinit() -> None:
     params = nn.Dense(4).init(jax.random.key(0), jnp.ones((1, 3)))
     new = ji.reinit(params, {"**/kernel": ji.zeros()}, jax.random.key(1))
     assert not new["params"]["kernel"].any()
+
+
+def test_probe_and_diagnose() -> None:
+    found = ji.probe(Stack(), X, seeds=4)
+    assert found.sites.count("blocks[1]/in") == 1, found.sites
+    unformed = ji.probe(Stack(), X[:2], seeds=4, weights="implicit", approximate=True)
+    assert unformed.config["parameters"]["blocks/in/kernel"] == "implicit (gaussian)"
+    np.testing.assert_allclose(unformed.log_second_moment.mean, found.log_second_moment.mean, atol=1.5)
+    assert ji.diagnose(found) is not None
+
+
+def test_adapt() -> None:
+    key = jax.random.key(0)
+    for method in ("lsuv", "analytic"):
+        params, record = ji.calibrate(Stack(), X, key, method=method)
+        assert record.ok and jax.tree.structure(params) == jax.tree.structure(Stack().init(key, X)["params"])
+    assert "kernel_init" in str(ji.suggest(Stack(), X))

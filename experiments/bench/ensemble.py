@@ -1,7 +1,8 @@
 """Ensembles: two devices against one, what cutting into chunks costs, what keeping them on disk costs.
 
 `simulate` of a tanh network, forward and backward, every default statistic, by the implicit sampler; the CPU is
-divided into two devices, so on two cores two devices can be at most twice as fast. Warm, in one process, the calls
+divided into two devices, of which one alone computes one chunk at a time (it would take both cores if it were the
+only device), so on two cores two devices can be at most twice as fast. Warm, in one process, the calls
 taking turns. Run it on a quiet machine with two cores to itself.
 
     python experiments/bench/ensemble.py [--depth 64] [--width 1024] [--seeds 128] [--rounds 5]

@@ -18,9 +18,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxinit._core.sums import FEW, one_loop
 from jaxinit._core.threefry import fused, words
 
-__all__ = ["normals", "one_loop", "polar", "vector"]
+__all__ = ["normals", "polar", "vector"]
 
 
 def normals(key: Any, rows: int, n: int, dtype: Any = jnp.float32) -> jax.Array:
@@ -43,26 +44,26 @@ def normals(key: Any, rows: int, n: int, dtype: Any = jnp.float32) -> jax.Array:
     if pairs * n >= 2**32:  # more numbers than a run gives
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(rows, dtype=jnp.uint32))
         return jax.vmap(lambda k: jax.random.normal(fused(k, (n,)), (n,), dtype))(keys)
+    pair = _pairs(key, pairs, n, dtype)
+    if rows > FEW:
+        return jnp.stack(pair, axis=1).reshape((2 * pairs, n))[:rows]
+    return jnp.stack([v[i] for i in range(pairs) for v in pair][:rows])
+
+
+def _pairs(key: Any, rows: int, n: int, dtype: Any) -> tuple[jax.Array, ...]:
+    """Two arrays (rows, n), whose entries are the two normals of each run of the cipher."""
     data = jax.random.key_data(key)
     data = jnp.concatenate(one_loop(data[:1], data[1:]))
     by = polar if jnp.dtype(dtype).itemsize <= 4 else _wide_polar
-    pair = one_loop(*by(*words(data, (pairs, n))))
-    return jnp.stack(pair, axis=1).reshape((2 * pairs, n))[:rows].astype(dtype)
+    return tuple(v.astype(dtype) for v in one_loop(*by(*words(data, (rows, n)))))
 
 
 def vector(key: Any, n: int, dtype: Any = jnp.float32) -> jax.Array:
     """n of them, from half as many runs of the cipher as `normals(key, 1, n)`."""
-    return normals(key, 2, -(-n // 2), dtype).ravel()[:n]
-
-
-def one_loop(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """The arrays, of one shape, computed together.
-
-    XLA would run the cipher anew for each array that it fills; a reduction of several operands is one loop.
-    """
-    whole = [jnp.stack([v, jnp.zeros_like(v)]) for v in arrays]
-    zeros = [jnp.zeros((), v.dtype) for v in arrays]
-    return tuple(jax.lax.reduce(whole, zeros, lambda p, q: [a + b for a, b in zip(p, q, strict=True)], (0,)))
+    half = -(-n // 2)
+    if half >= 2**32:
+        return normals(key, 2, half, dtype).ravel()[:n]
+    return jnp.concatenate(_pairs(key, 1, half, dtype), axis=1)[0, :n]
 
 
 def polar(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:

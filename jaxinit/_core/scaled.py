@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxinit._core.moments import Moments
 from jaxinit._core.struct import leaf, record, static
+from jaxinit._core.sums import exponents, one_loop
 
 __all__ = [
     "ChunkMoments",
@@ -98,12 +99,14 @@ def normalize(x: jax.Array, exponent: jax.Array) -> tuple[jax.Array, jax.Array]:
     `x`: (rows, n); `exponent`: (rows,). Rows that are 0 keep the exponent. A row that is not finite becomes 0
     with an exponent for which `is_infinite` holds, and stays so: it spoils no other row.
     """
-    # 0 times what is not finite is nan: one sum tells, where a reduction of booleans would not be vectorized.
-    lost = is_infinite(exponent) | jnp.isnan(jnp.sum(x * 0, axis=-1))
     most = jnp.finfo(x.dtype).maxexp - 2  # whose powers are normal numbers
-    shift = jnp.clip(exponent_of(x, axis=-1), -most, most)
-    rows = jnp.where(lost[..., None], 0, x * pow2(-shift, x.dtype)[..., None])
-    return rows, jnp.where(lost, _INFINITE, exponent + shift)
+    top = exponents(x)
+    lost = is_infinite(exponent) | (top == 2 * most + 3)
+    shift = jnp.where(top > 0, jnp.clip(top - most, -most, most), 0)
+    power, exponent, lost = one_loop(
+        pow2(-shift, x.dtype), jnp.where(lost, _INFINITE, exponent + shift), lost.astype(jnp.int32)
+    )
+    return jnp.where(lost[..., None] > 0, 0, x * power[..., None]), exponent
 
 
 def is_infinite(exponent: jax.Array) -> jax.Array:

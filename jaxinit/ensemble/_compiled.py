@@ -42,7 +42,7 @@ def chunk(
 
 
 def seed_by_seed(
-    seeds: np.ndarray, root: jax.Array, data: Any, one: Any, keep: bool, counts: np.ndarray, mesh: Mesh | None
+    seeds: np.ndarray, root: Any, data: Any, one: Any, keep: bool, counts: np.ndarray, mesh: Mesh | None
 ) -> Any:
     """What `chunk` returns, each seed by a call of its own.
 

@@ -82,7 +82,7 @@ def run(
         ValueError: the program does not fit into memory (before it runs), or `resume` holds another run.
     """
     team = Devices.of(where, devices)
-    key = jnp.asarray(root, jnp.uint32)
+    key = np.uint32(root)
     batch = min(batch, len(seeds))
     folder_of_run: Any = nullcontext()
     if resume is not None:
@@ -139,7 +139,7 @@ class _Program:
     """The compiled program of a run, and how a round of chunks goes through it."""
 
     def __init__(
-        self, where: str, one: Any, data: Any, seeds: np.ndarray, root: jax.Array, batch: int, seed_by_seed: bool,
+        self, where: str, one: Any, data: Any, seeds: np.ndarray, root: np.uint32, batch: int, seed_by_seed: bool,
         keep: bool, team: Devices, split: Split, lanes: int,
     ) -> None:  # fmt: skip
         self.where, self.one, self.seeds, self.root = where, one, seeds, root
@@ -149,7 +149,7 @@ class _Program:
         self.data = data if self.mesh is None else _on_every(data, self.mesh)
         self.lanes = lanes
         self.compiled: Any = None
-        self.arrays = jax.tree.map(jnp.asarray, self.data) if lanes > 1 else None
+        self.arrays = jax.tree.map(_array, self.data) if lanes > 1 else None
         self.checked = False
 
     @property
@@ -271,6 +271,13 @@ def _merged(groups: dict[int, Chunk]) -> Chunk:
     for group in rest:
         first = first.merge(group)
     return first
+
+
+def _array(value: Any) -> Any:
+    """A number of a pytree as an array of the dtype that it has here, where x64 may be on."""
+    return (
+        value if isinstance(value, jax.Array) else jax.device_put(np.asarray(value, jnp.result_type(value)))
+    )
 
 
 def _on_every(data: Any, mesh: Mesh) -> Any:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from jaxinit._core.lapack import qr
+from jaxinit._core.sums import FEW, one_loop, products, sums
 
 #: What `orthonormalize` returns: orthonormal rows, and the coefficients of the vectors in them.
 Frame = tuple[jax.Array, jax.Array]
 
 #: Up to this many vectors Gram-Schmidt, applied twice, is unrolled.
-UNROLLED = 4
+UNROLLED = FEW
 #: Up to this many it is a loop over vectors; above it LAPACK's Householder QR serves. On one thread LAPACK takes 1.6
 #: times the loop's CPU time for 16 vectors of 8,192 entries, 0.8 for 64, 0.5 for 128 and 0.2 for 256; but its two
 #: threads wait busily, and beside other programs take 8 to 32 times the loop's (`experiments/bench/frames.py`).
@@ -41,25 +43,31 @@ def orthonormalize(x: jax.Array) -> Frame:
 
 
 def _unrolled(x: jax.Array) -> Frame:
-    # Long passes are few: the products of a round are taken at once, and the second round's length follows from that
-    # of the first, for what it takes away is of the order of rounding.
+    # Long passes are few: the products of a round are taken at once, those with the first row before all others, and
+    # the second round's length follows from that of the first, for what it takes away is of the order of rounding.
     rows, eps = x.shape[0], jnp.finfo(x.dtype).eps
     zero = jnp.zeros((), x.dtype)
+    inner = products(x)
     frame: list[jax.Array] = []
+    inverse: list[jax.Array] = []
     table: list[list[jax.Array]] = []
     for a in range(rows):
-        v = x[a]
-        square = _dot(v, v)
+        v, square = x[a], inner[a, a]
         whole, line = jnp.sqrt(square), [zero] * rows
         for turn in range(2 if frame else 0):
-            along = [_dot(q, v) for q in frame]
-            square = _dot(v, v) - sum(jnp.square(c) for c in along) if turn else square
+            if turn:
+                square, *along = sums(v * v, *(q * v for q in frame))
+                square = square - sum(jnp.square(c) for c in along)
+            else:
+                along = [inner[0, a] * inverse[0], *sums(*(q * v for q in frame[1:]))]
             line[:a] = [total + c for total, c in zip(line, along, strict=False)]
             v = v - sum(c * q for c, q in zip(along, frame, strict=True))
         length = jnp.sqrt(jnp.maximum(square, 0))
         kept = length > eps * whole
         line[a] = jnp.where(kept, length, zero)
-        frame.append(v * jnp.where(kept, 1 / jnp.where(kept, length, 1), zero))
+        once, line[a] = one_loop(jnp.where(kept, 1 / jnp.where(kept, length, 1), zero), line[a])
+        inverse.append(once)
+        frame.append(v * inverse[-1])
         table.append(line)
     return jnp.stack(frame), jnp.stack([jnp.stack(line) for line in table])
 
@@ -96,7 +104,13 @@ def householder(x: jax.Array) -> Frame:
 
 def combine(coefficients: jax.Array, frame: jax.Array) -> jax.Array:
     """coefficients @ frame, for (rows, rank) and (rank, n), in full precision."""
-    return jnp.matmul(coefficients, frame, precision=jax.lax.Precision.HIGHEST)
+    if max(coefficients.shape) > UNROLLED:
+        return jnp.matmul(coefficients, frame, precision=jax.lax.Precision.HIGHEST)
+    columns = coefficients.T
+    parts = [
+        c[:, None] * frame[j][None] for j, c in enumerate(one_loop(*columns) if len(columns) > 1 else columns)
+    ]
+    return functools.reduce(jnp.add, parts)
 
 
 def project_out(v: jax.Array, frame: jax.Array) -> jax.Array:
@@ -106,4 +120,4 @@ def project_out(v: jax.Array, frame: jax.Array) -> jax.Array:
 
 def gram(a: jax.Array, b: jax.Array) -> jax.Array:
     """a b^T: inner products of the rows of `a` with those of `b`, in full precision."""
-    return jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
+    return products(a, b)

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 from jaxinit._core.normals import normals
 from jaxinit.implicit import _frames
 
-#: What the backward product needs of the forward one: (Q, G).
-Residual = tuple[jax.Array, jax.Array]
+#: What the backward product needs of the forward one: (Q, G), arrays or tuples of their rows.
+Residual = tuple[Any, Any]
 
 
 def forward(
@@ -38,9 +38,9 @@ def forward(
     return _frames.combine(r * stddev, g), (q, g)
 
 
-def draw(key: jax.Array, q: jax.Array, n_out: int) -> jax.Array:
+def draw(key: jax.Array, q: Any, n_out: int) -> jax.Array:
     """G of `forward`, given its key and Q: for who would rather draw it twice than keep it."""
-    return normals(key, q.shape[0], n_out, q.dtype)
+    return normals(key, len(q), n_out, q[0].dtype)
 
 
 def backward(key: jax.Array, residual: Residual, d: jax.Array, stddev: Any) -> jax.Array:
@@ -55,10 +55,11 @@ def backward_and_seen(
     squares: those of G, and of Gamma (I - Q^T Q)."""
     q, g = residual
     q_d, r_d = _frames.orthonormalize(d)
-    normal = normals(key, q_d.shape[0], q.shape[1], d.dtype)
+    normal = normals(key, len(q_d), q[0].shape[0], d.dtype)
     along = _frames.gram(normal, q)
     known = _frames.gram(d, g) - _frames.combine(r_d, along)
     product = stddev * (_frames.combine(known, q) + _frames.combine(r_d, normal))
+    q, g = (jnp.stack(v) if isinstance(v, tuple) else v for v in (q, g))
     used, used_d = (jnp.any(frame != 0, axis=1).astype(d.dtype) for frame in (q, q_d))
     here, there = jnp.sum(used), jnp.sum(used_d)
     squares = jnp.sum(jnp.square(g), axis=1) @ used

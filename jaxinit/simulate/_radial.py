@@ -37,9 +37,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._core import scaled
-from jaxinit._core.normals import one_loop, polar
+from jaxinit._core.normals import polar
 from jaxinit._core.scaled import ChunkMoments, PackedMoments, Scaled, normalize
 from jaxinit._core.struct import record, static
+from jaxinit._core.sums import one_loop
 from jaxinit._core.threefry import cipher
 from jaxinit.network import Network
 from jaxinit.simulate import _statistics as st

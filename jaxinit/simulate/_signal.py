@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._core.scaled import is_infinite, pow2
 from jaxinit._core.struct import record, static
+from jaxinit._core.sums import one_loop
 from jaxinit.activations import Activation
 
 #: Beyond 2^+-FAR a nonlinearity that is linear there is evaluated at 2^+-FAR and scaled back, exactly enough
@@ -25,26 +28,24 @@ class Nonlinearity:
     largest_slope: float = static()
 
     @staticmethod
+    @functools.cache
     def of(activation: Activation) -> Nonlinearity:
-        """Look at phi and phi' at a few points, in float32 as the simulation will."""
+        """Look at phi and phi' at a few points, in float32 as the simulation will, in one program."""
+        exponents = (-FAR, -FAR + 10, FAR, FAR - 10)
+        ends = [np.float32(sign * 2.0**e) for e in exponents for sign in (-1, 1)]
+        points = np.concatenate([ends, np.linspace(-20.0, 20.0, 8001)]).astype(np.float32)
         with jax.ensure_compile_time_eval():
-            signs = jnp.asarray([-1.0, 1.0], jnp.float32)
-
-            def slopes(exponent: int) -> np.ndarray:
-                s = np.float32(2.0) ** exponent
-                return np.asarray(activation(signs * s), np.float64) / float(s)
-
-            def agree(a: np.ndarray, b: np.ndarray) -> bool:
-                return bool(np.all(np.isfinite(a)) and np.allclose(a, b, rtol=1e-3, atol=0.0))
-
-            grid = jnp.asarray(np.linspace(-20.0, 20.0, 8001), jnp.float32)
-            slope = np.abs(np.asarray(activation.derivative(grid), np.float64))
-            return Nonlinearity(
-                activation,
-                agree(slopes(-FAR), slopes(-FAR + 10)),
-                agree(slopes(FAR), slopes(FAR - 10)),
-                float(np.max(slope[np.isfinite(slope)], initial=0.0)),
+            value, slope = (
+                np.asarray(v, np.float64) for v in jax.jit(activation.value_and_derivative)(points)
             )
+        near, nearer, far, less = (value[: len(ends)] / np.abs(ends)).reshape((-1, 2))
+
+        def agree(a: np.ndarray, b: np.ndarray) -> bool:
+            return bool(np.all(np.isfinite(a)) and np.allclose(a, b, rtol=1e-3, atol=0.0))
+
+        slope = np.abs(slope[len(ends) :])
+        largest = float(np.max(slope[np.isfinite(slope)], initial=0.0))
+        return Nonlinearity(activation, agree(near, nearer), agree(far, less), largest)
 
     def __call__(self, z: jax.Array, exponent: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """phi and phi' of z * 2^exponent: (values, exponents of the values, derivatives).
@@ -56,10 +57,12 @@ class Nonlinearity:
         highest = far if self.linear_at_infinity else 2 * far
         inside = jnp.clip(exponent, lowest, highest)
         outside = jnp.clip(inside, -far, far)
-        value, slope = self.activation.value_and_derivative(z * pow2(inside, z.dtype)[:, None])
         excess = exponent - inside
         linear = jnp.where(excess < 0, self.linear_at_zero, self.linear_at_infinity)
         lost = is_infinite(exponent)
-        value = jnp.where(lost[:, None], 0, value * pow2(-outside, z.dtype)[:, None])
-        slope = jnp.where(lost[:, None], jnp.inf, slope)
-        return value, jnp.where(lost, exponent, outside + jnp.where(linear, excess, 0)), slope
+        exponent = jnp.where(lost, exponent, outside + jnp.where(linear, excess, 0))
+        scale, back, exponent = one_loop(pow2(inside, z.dtype), pow2(-outside, z.dtype), exponent)
+        value, slope = self.activation.value_and_derivative(z * scale[:, None])
+        lost = is_infinite(exponent)[:, None]
+        value, slope = one_loop(jnp.where(lost, 0, value * back[:, None]), jnp.where(lost, jnp.inf, slope))
+        return value, exponent, slope

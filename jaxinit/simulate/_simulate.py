@@ -346,7 +346,7 @@ def _weights(
         rows *= spatial.places
         if network.initializer is not None or network.ensemble != "orthogonal":  # whose matrix has one tap
             kernel, shape = spatial.kernel, (spatial.taps * shape[0], shape[1])
-    law, _ = law_of(network, shape, kernel)
+    law = law_of(network, shape, kernel)
     if approximate and law == "iid":
         law = "gaussian"
     if sampler == "implicit" and law not in IMPLICIT_LAWS:

@@ -21,23 +21,36 @@ from jaxinit.simulate._precision import FULL, Precision
 IMPLICIT_LAWS = ("gaussian", "orthogonal")
 
 
-def law_of(network: Network, shape: tuple[int, int], kernel: tuple[int, ...] = ()) -> tuple[str, Any]:
-    """The law of the weights of a layer and its scale: (kind, stddev, or scale for "orthogonal")."""
-    n_in, n_out = shape
+def law_of(network: Network, shape: tuple[int, int], kernel: tuple[int, ...] = ()) -> str:
+    """The law of the weights of a layer: "gaussian", "orthogonal", "iid" or "unknown"."""
     if network.initializer is None:
-        variance = network.weight_variance / n_in
+        return network.ensemble
+    law = _law(network, shape, kernel)
+    return "unknown" if law is None else str(law.kind)
+
+
+def _scale_of(network: Network, shape: tuple[int, int], kernel: tuple[int, ...]) -> jax.Array:
+    """The standard deviation of entries of known law, or the scale of an "orthogonal" matrix; float32."""
+    if network.initializer is None:
+        variance = network.weight_variance / shape[0]
         if network.ensemble == "orthogonal":
-            return "orthogonal", jnp.sqrt(jnp.asarray(variance * max(n_in, n_out), jnp.float32))
-        return "gaussian", jnp.sqrt(jnp.asarray(variance, jnp.float32))
-    law = getattr(network.initializer, "law", lambda shape: None)(_tensor(shape, kernel))
-    if law is None:
-        return "unknown", None
-    return law.kind, jnp.asarray(law.stddev, jnp.float32)
+            variance = variance * max(shape)
+        return jnp.sqrt(jnp.asarray(variance, jnp.float32))
+    return jnp.asarray(_law(network, shape, kernel).stddev, jnp.float32)
+
+
+def _law(network: Network, shape: tuple[int, int], kernel: tuple[int, ...]) -> Any:
+    return getattr(network.initializer, "law", lambda shape: None)(_tensor(shape, kernel))
 
 
 def _tensor(shape: tuple[int, int], kernel: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that an initializer is asked for."""
     return (*kernel, shape[0] // math.prod(kernel), shape[1])
+
+
+def _rows(x: jax.Array) -> Any:
+    """Few rows as arrays of their own: a loop that reads two slices of a part of a larger array is not vectorized."""
+    return tuple(x) if len(x) <= _frames.UNROLLED else x
 
 
 @record
@@ -95,7 +108,7 @@ class Weights:
         """Inner products of rows that a product is drawn for: its frame knows them, and is computed once."""
         if self.sampler == "implicit" and self.law == "gaussian" and x.shape[0] <= _frames.UNROLLED:
             _, r = _frames.orthonormalize(x)
-            return _frames.gram(r, r)
+            return _frames.combine(r, r.T)
         return _frames.gram(x, x)
 
     def start(self, keys: LayerKeys, rows: int, network: Network) -> None:
@@ -116,9 +129,10 @@ class Weights:
 
     def kept(self, residual: Any) -> Any:
         """The part of the residual that is stored for the backward pass."""
-        if self.store:
-            return residual
-        return None if self.sampler == "materialized" else (residual[0], None)
+        if self.sampler == "implicit" and self.law == "gaussian":
+            q, g = residual
+            return _rows(q), _rows(g) if self.store else None
+        return residual if self.store else None
 
     def backward(
         self, keys: LayerKeys, state: None, residual: Any, d: jax.Array, network: Network, norm: bool = False
@@ -153,7 +167,7 @@ class Weights:
                     drawn.shape,
                 )  # fmt: skip
             return drawn.reshape(self.shape)
-        scale = law_of(network, self.shape, self.kernel)[1]
+        scale = _scale_of(network, self.shape, self.kernel)
         if self.law == "orthogonal":
             m = max(n_in, n_out)
             return scale * haar(key, m, m, (), np.dtype(np.float32))[:n_in, :n_out]
@@ -161,7 +175,7 @@ class Weights:
 
     def scale(self, network: Network) -> jax.Array:
         """Standard deviation of the entries, or scale of an orthogonal W."""
-        return jnp.asarray(law_of(network, self.shape, self.kernel)[1], self.precision.held)
+        return jnp.asarray(_scale_of(network, self.shape, self.kernel), self.precision.held)
 
     def numbers(self, inputs: int) -> int:
         """Numbers of the layer's largest array of rows, per seed."""

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from jaxinit.diagnose import thresholds as at
-from jaxinit.diagnose._case import BLOCKS, Case, finding, level, role
+from jaxinit.diagnose._case import BLOCKS, Case, finding, level, roles
 from jaxinit.diagnose._certainty import Figure
 from jaxinit.diagnose._verdict import among_, place
 from jaxinit.records import Finding
@@ -72,14 +72,14 @@ def _usual(sites: tuple[str, ...], step: np.ndarray) -> np.ndarray:
     What every block does alike is made so: the last layer of each residual branch may start small. Where the stream
     enters the blocks, or leaves them, nothing tells what is usual: nan.
     """
-    roles = [role(site) for site in sites]
-    pairs = list(itertools.pairwise(roles))
+    own = roles(sites)
+    pairs = list(itertools.pairwise(own))
     usual = np.full(step.shape, np.median(step))
     for i, pair in enumerate(pairs):
         alike = np.array([other == pair for other in pairs])
         if alike.sum() >= BLOCKS:
             usual[i] = np.median(step[alike])
-        elif any(roles.count(role) >= BLOCKS for role in pair):
+        elif any(own.count(one) >= BLOCKS for one in pair):
             usual[i] = np.nan
     return usual
 

@@ -22,6 +22,7 @@ _UNIT_GAIN = ("identity", "selu")
 #: Sites of one role in their blocks are compared with each other from this many on.
 BLOCKS = 3
 _NUMBER, _INDEX = re.compile(r"\d+"), re.compile(r"\[\d+\]")
+_NUMBERED = re.compile(r"(?P<within>(?:.*/)?)(?P<name>[^/#\[]*[^/#\[\d])(?P<number>\d+)(?P<rest>(?:[#\[][^/]*)?)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,10 +120,9 @@ class Case:
 
     def strands(self, sites: np.ndarray) -> list[np.ndarray]:
         """The sites of each role in its block, of which there are some; else all: what alternates is no walk."""
-        roles: dict[str, list[int]] = {}
-        for i in sites:
-            roles.setdefault(role(self.record.sites[i]), []).append(int(i))
-        return [np.array(group) for group in roles.values() if len(group) >= BLOCKS] or [sites]
+        found = np.array(roles([self.record.sites[i] for i in sites]))
+        groups = [sites[found == one] for one in dict.fromkeys(found)]
+        return [group for group in groups if len(group) >= BLOCKS] or [sites]
 
     def within(self, p: Profile, family: np.ndarray) -> Profile:
         """The finite part of a profile at the sites of a family."""
@@ -211,15 +211,38 @@ def role(site: str) -> str:
     return "/".join([*(_NUMBER.sub("", name) for name in within), _INDEX.sub("", last)])
 
 
+def roles(sites: Sequence[str]) -> list[str]:
+    """The `role` of each; of names side by side, as `up_0`, `down_0`, `up_1`, ..., the number is that of the block.
+
+    A number is taken for one where two names at least have three and more of them: in a plain stack each is a layer of
+    its own.
+    """
+    split = [_NUMBERED.fullmatch(site) for site in sites]
+    numbers: dict[tuple[str, str], set[str]] = {}
+    for found in split:
+        if found:
+            numbers.setdefault((found["within"], found["name"]), set()).add(found["number"])
+    many = [within for (within, _), own in numbers.items() if len(own) >= BLOCKS]
+    out = []
+    for site, found in zip(sites, split, strict=True):
+        block = (
+            found
+            and many.count(found["within"]) > 1
+            and len(numbers[found["within"], found["name"]]) >= BLOCKS
+        )
+        out.append(role(found["within"] + found["name"] + found["rest"] if found and block else site))
+    return out
+
+
 def level(names: Sequence[str], values: np.ndarray) -> np.ndarray:
     """For each, the median of those of its role in their blocks, of three or more such; else the median of all.
 
     What every block does alike is made so: queries and keys get little gradient where logits are small.
     """
-    roles = np.array([role(name) for name in names])
+    found = np.array(roles(names))
     usual = np.full(values.shape, np.median(values))
-    for one in set(roles):
-        alike = roles == one
+    for one in set(found):
+        alike = found == one
         if alike.sum() >= BLOCKS:
             usual[alike] = np.median(values[alike])
     return usual

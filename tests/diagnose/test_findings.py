@@ -11,6 +11,7 @@ from rich.console import Console
 
 import jaxinit as ji
 from jaxinit.diagnose import KINDS, diagnose
+from jaxinit.diagnose._case import roles
 from jaxinit.records import ParameterStatistics, Propagation, Site, Statistic
 
 L, SEEDS = 30, 12
@@ -290,18 +291,30 @@ def test_sites_of_different_kinds_are_not_compared():
     assert diagnose(of(log)).worst()[0].where == ("b4/Dense",)
 
 
-def test_what_every_block_does_alike_is_no_step():
+@pytest.mark.parametrize("written", ["block_{}/{}", "{1}_{0}", "net/{1}{0}#1"])
+def test_what_every_block_does_alike_is_no_step(written):
     """The last layer of each branch starts small, as GPT-2 scales it; twin: in one block it does not."""
-    names = [f"block_{i}/{name}" for i in range(8) for name in ("query", "key", "value", "out")]
+    names = [written.format(i, name) for i in range(8) for name in ("query", "key", "value", "out")]
     layout = tuple(Site(n, "output", "Dense", n, (4, 64), "float32") for n in names)
-    log = np.array([-5.0 if n.endswith("out") else 0.0 for n in names])
+    log = np.array([-5.0 if "out" in n else 0.0 for n in names])
 
     def of(log):
         return Propagation("probe", tuple(names), 1, log_second_moment=sampled(log[:, None]), layout=layout)
 
     assert diagnose(of(log)).ok
-    log[names.index("block_4/out")] += 7.0
-    assert diagnose(of(log)).worst()[0].where == ("block_4/out",)
+    odd = written.format(4, "out")
+    log[names.index(odd)] += 7.0
+    assert diagnose(of(log)).worst()[0].where == (odd,)
+
+
+def test_roles_of_names_side_by_side():
+    """Numbers are blocks where several names have them; in a plain stack each is a layer of its own."""
+    assert roles(["stem", "up_0", "down_0", "up_1", "down_1", "up_2", "down_2"]) == [
+        "stem", *["up_", "down_"] * 3,
+    ]  # fmt: skip
+    for plain in (["fc1", "fc2", "fc3", "head"], ["conv_0", "conv_1", "conv_2", "fc_0", "fc_1"]):
+        assert roles(plain) == plain
+    assert roles(["a/x0", "a/x1", "a/x2", "b/y0", "b/y1", "b/y2"])[0] == "a/x0"  # each alone where it is
 
 
 def test_gradients_that_reach_nothing_in_a_model():

@@ -4,7 +4,7 @@ Depth 64, tanh, two inputs, forward and backward, every default statistic; secon
 samplers in one process taking turns. The materialized sampler is the same program with its weights drawn
 and kept (redrawn in the backward pass where they would not fit); "plain" is JAX without this library, which draws and
 keeps them with jax.random and differentiates by jax.grad. The normals are those that the implicit sampler needs, drawn
-and summed by its own generator and by jax.random.
+and summed by its own generator and by jax.random, by the same engine on as many cores.
 
     python experiments/bench/simulate.py [--widths 256 1024 4096] [--rounds 5]
 """
@@ -12,16 +12,18 @@ and summed by its own generator and by jax.random.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from _timing import cold, paired
 
 import jaxinit as ji
+from jaxinit import ensemble
 from jaxinit._core.normals import normals
-from jaxinit.ensemble import keys_of
 
 DEPTH, INPUTS = 64, 2
 LINE = "{:>6} {:>12} {:>13} {:>7} {:>12} {:>7} {:>11} {:>7} {:>11} {:>7} {:>8}"
@@ -30,18 +32,24 @@ IMPLICIT_SEEDS = {256: 256, 1024: 64, 4096: 32}
 MATERIALIZED_SEEDS = {256: 8, 1024: 2, 4096: 1}
 
 
-@partial(jax.jit, static_argnames="generator")
-def draw(keys: jax.Array, pieces: jax.Array, generator: Callable[..., jax.Array]) -> jax.Array:
-    """Draw and consume len(pieces) pieces of normals per key in a scan, as `simulate` does: 2 x inputs x width."""
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """Normals of one network and nothing else: drawn and summed in a scan, 2 x inputs x width at a time."""
 
-    def one(key: jax.Array) -> jax.Array:
+    width: int
+    generator: Callable[..., jax.Array]
+
+    def __call__(self, key: jax.Array, data: None) -> dict[str, jax.Array]:
         def step(total: jax.Array, layer: jax.Array) -> tuple[jax.Array, None]:
-            return total + jnp.sum(generator(jax.random.fold_in(key, layer), *pieces.shape[1:])), None
+            piece = self.generator(jax.random.fold_in(key, layer), 2 * INPUTS, self.width)
+            return total + jnp.sum(piece), None
 
-        return jax.lax.scan(step, jnp.float32(0.0), jnp.arange(DEPTH))[0]
+        return {"total": jax.lax.scan(step, jnp.float32(0.0), jnp.arange(DEPTH))[0]}
 
-    batch = max(1, (1 << 15) // pieces[0].size)
-    return jnp.sum(jax.lax.map(one, keys, batch_size=batch))
+    def many(self, seeds: int) -> None:
+        """Of so many networks, on the same threads as `simulate`, in batches that fit into a cache."""
+        batch = max(1, (1 << 15) // (2 * INPUTS * self.width))
+        ensemble.run(self, None, np.arange(seeds, dtype=np.uint32), batch=batch)
 
 
 def by_jax(key: jax.Array, rows: int, n: int) -> jax.Array:
@@ -100,13 +108,12 @@ def measure(width: int, rounds: int) -> str:
     """The line of one width."""
     network = ji.Network(DEPTH, width, "tanh", weight_variance=1.76, bias_variance=0.05)
     many, few = IMPLICIT_SEEDS.get(width, 16), MATERIALIZED_SEEDS.get(width, 1)
-    keys, pieces = keys_of(jnp.arange(many), 0), jnp.zeros((DEPTH, 2 * INPUTS, width))
     calls = {
         "implicit": lambda: ji.simulate(network, many, sampler="implicit"),
         "materialized": lambda: ji.simulate(network, few, sampler="materialized"),
         "plain": lambda: plain(jax.random.key(0), width),
-        "normals": lambda: draw(keys, pieces, normals),
-        "jax": lambda: draw(keys, pieces, by_jax),
+        "normals": lambda: Draw(width, normals).many(many),
+        "jax": lambda: Draw(width, by_jax).many(many),
     }
     first, *_ = [cold(f) for f in calls.values()]
     best = paired(calls, rounds)

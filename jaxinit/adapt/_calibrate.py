@@ -24,7 +24,7 @@ from jaxinit.adapt._calibrate_critical import critical_scales
 from jaxinit.adapt._calibrate_start import STARTS, begin
 from jaxinit.adapt._gradient import learned
 from jaxinit.adapt._lsuv import lsuv
-from jaxinit.adapt._targets import choose, level_of, targets_of
+from jaxinit.adapt._targets import choose, level_of, patterns, targets_of
 from jaxinit.models import Model, fitted
 from jaxinit.probe import Products, batches, products
 from jaxinit.probe._purity import remarks_of as remarks
@@ -49,6 +49,7 @@ def calibrate(
     start: str = "own",
     include: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
+    scales: str | Sequence[str] | None = None,
     statistic: str | None = None,
     biases: str = "keep",
     tolerance: float = 0.01,
@@ -106,6 +107,8 @@ def calibrate(
             (as in the paper), but for those that are 0 and for embeddings.
         include, exclude: glob patterns of parameters ("encoder/**/kernel") or sites ("head"): scale only these, or
             all but these.
+        scales: patterns of parameters that multiply the signal entry by entry (LayerScale's gains, the number before a
+            residual branch), to be sites as well. The gain of a norm is none: it multiplies the inverse of the norm.
         statistic: "second moment", or "variance" about the mean over all examples and units, as in the paper; they
             agree where that mean is 0. Default: "variance" with biases="centre", else "second moment".
         biases: "keep"; or "centre": each bias is also shifted by one number, so that the mean of its site is 0.
@@ -126,7 +129,7 @@ def calibrate(
         statistic before and after, how many passes it took, and what became of it.
 
         Parameters that are 0 stay 0 (zero-initialized branches); a parameter used at several sites is scaled once,
-        for the first; biases, norms' gains and other parameters that multiply nothing stay as they are.
+        for the first; biases, norms' gains and other parameters that are no site's stay as they are.
 
     Raises:
         ValueError, TypeError: an argument breaks its rule, or the model cannot be called with x; before anything is
@@ -170,12 +173,19 @@ def calibrate(
     if not (isinstance(key, jax.Array) and _is_key(key)):
         raise checks.wrong_type(where, "key", "a key", key, "For example jax.random.key(0).")
     level, moment = level_of(where, target, method)
+    gains = patterns(where, "scales", scales)
+    if gains and method == "analytic":
+        raise checks.bad(
+            where, "scales", "None with method='analytic'", [text for text, _ in gains],
+            "The other methods measure what such a parameter multiplies.",
+        )  # fmt: skip
     data = batches(x, key, where=where)
     targets = _labels(where, labels, len(data))
     found = _traced(
         model, data[0], given=params is not None, train=train, method=call, rngs=rngs, loss=loss,
-        labels=None if targets is None else targets[0], where=where,
+        labels=None if targets is None else targets[0], scales=tuple(text for text, _ in gains), where=where,
     )  # fmt: skip
+    _matched(where, gains, found)
     wanted = targets_of(where, found, moment, data)
     given = found.model.given if params is None else _held(where, params, found)
     leaves, state, squares = begin(found, start, key, data[0], given)
@@ -231,10 +241,22 @@ def _traced(model: Any, x: Any, *, given: bool, labels: Any, **choices: Any) -> 
 
 
 def _found(model: Any, x: Any, given: bool, **choices: Any) -> Products:
-    found = products(model, x, **choices)
+    rules = [pattern for _, pattern in patterns("products", "scales", list(choices.pop("scales")))]
+    found = products(model, x, scales=lambda path: any(rule.fullmatch(path) for rule in rules), **choices)
     for remark in remarks(found, draws=not given):
         warnings.warn(remark, UserWarning, stacklevel=4)
     return found
+
+
+def _matched(where: str, gains: Sequence[tuple[str, Any]], found: Products) -> None:
+    """Every pattern of `scales` has made a site."""
+    names = {found.names[layer.parameter] for p in found.products if p.kind == "mul" for layer in p.kernel}
+    for text, pattern in gains:
+        if not any(pattern.fullmatch(name) for name in names):
+            raise checks.bad(
+                where, "scales", "patterns of parameters that multiply the signal entry by entry", text,
+                checks.nearest(text, found.names),
+            )  # fmt: skip
 
 
 def _held(where: str, params: Any, found: Products) -> tuple[Any, Any]:

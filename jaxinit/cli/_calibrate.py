@@ -49,6 +49,10 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
             help=f"{what}: patterns of sites or parameters such as 'encoder/**'",
         )  # fmt: skip
     own.add_argument(
+        "--scales", type=_options.split, metavar="PATTERN[,...]",
+        help="parameters that multiply the signal entry by entry, to be sites too: '**/gamma'",
+    )  # fmt: skip
+    own.add_argument(
         "--params",
         metavar="FOLDER",
         help="begin with the parameters in this Orbax checkpoint instead of a draw",
@@ -83,7 +87,7 @@ def run_command(options: argparse.Namespace, out: Output) -> int:
             _model.load(options.model), _model.arguments(options), jax.random.key(options.seed),
             method=options.method, target=_target(options.target), train=options.train,
             start="orthonormal" if options.orthonormal else "own", params=options.params,
-            include=options.include, exclude=options.exclude,
+            include=options.include, exclude=options.exclude, scales=options.scales,
         )  # fmt: skip
     found = dataclasses.replace(found, label=label)
     out.say(found)

@@ -22,7 +22,9 @@ _UNIT_GAIN = ("identity", "selu")
 #: Sites of one role in their blocks are compared with each other from this many on.
 BLOCKS = 3
 _NUMBER, _INDEX = re.compile(r"\d+"), re.compile(r"\[\d+\]")
-_NUMBERED = re.compile(r"(?P<within>(?:.*/)?)(?P<name>[^/#\[]*[^/#\[\d])(?P<number>\d+)(?P<rest>(?:[#\[][^/]*)?)")
+_NUMBERED = re.compile(
+    r"(?P<within>(?:.*/)?)(?P<name>[^/#\[]*[^/#\[\d])(?P<number>\d+)(?P<rest>(?:[#\[][^/]*)?)"
+)
 
 
 @dataclasses.dataclass(frozen=True)

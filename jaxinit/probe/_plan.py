@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
 
@@ -122,8 +122,13 @@ class Plan:
     opaque: list[str]
 
 
-def make_plan(closed: core.ClosedJaxpr, parameters: Sequence[Path]) -> Plan:
-    """The plan of a program whose first inputs are the parameters of these paths."""
+def make_plan(
+    closed: core.ClosedJaxpr, parameters: Sequence[Path], scales: Callable[[str], bool] | None = None
+) -> Plan:
+    """The plan of a program whose first inputs are the parameters of these paths.
+
+    `scales`: of which of them a product with the signal entry by entry is an operation, too.
+    """
     plan = Plan(
         Block(closed.jaxpr, closed.consts), [], list(parameters),
         [equations.aval(v).shape for v in closed.jaxpr.invars[: len(parameters)]], {}, [],
@@ -131,14 +136,15 @@ def make_plan(closed: core.ClosedJaxpr, parameters: Sequence[Path]) -> Plan:
     rest = len(closed.jaxpr.invars) - len(parameters)
     inputs = [Origin(frozenset({i}), False) for i in range(len(parameters))] + [DATA] * rest
     names: list[int | None] = [*range(len(parameters)), *[None] * rest]
-    _Walk(plan).walk(plan.block, inputs, names, (), None)
+    chosen = () if scales is None else [n for n, path in enumerate(parameters) if scales("/".join(path))]
+    _Walk(plan, frozenset(chosen)).walk(plan.block, inputs, names, (), None)
     _merge(plan.places)
     return plan
 
 
 class _Walk:
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, scales: frozenset[int]) -> None:
+        self.plan, self.scales = plan, scales
         self.scope: list[Path] = []
         self.first_seen: dict[int, Path] = {}
         self.renamed: list[tuple[Path, Path]] = []
@@ -169,7 +175,7 @@ class _Walk:
                 ):
                     if place is not None:
                         outputs[value] = place
-            elif eqn.primitive.name in _OPERATIONS:
+            elif eqn.primitive.name in _OPERATIONS or (self.scales and eqn.primitive.name == "mul"):
                 self._operation(block, index, eqn, view, origins, direct, operations, around)
             else:
                 self._note(eqn)
@@ -226,7 +232,9 @@ class _Walk:
         around: tuple[tuple[Loop, ...], int | None],
     ) -> None:
         given = [of(origins, v) for v in eqn.invars]
-        weights = [n for n in _OPERATIONS[eqn.primitive.name] if given[n].pure]
+        weights = [n for n in _OPERATIONS.get(eqn.primitive.name, (1, 0)) if given[n].pure]
+        if eqn.primitive.name == "mul" and not self._is_scale(view, eqn, given, weights):
+            return
         if len(weights) != 1 or not _measurable(eqn.outvars[0]):
             return
         (operand,) = weights
@@ -242,6 +250,16 @@ class _Walk:
         )  # fmt: skip
         operations[value] = place
         self._add(block, view, index if where is None else where, value, place)
+
+    def _is_scale(self, view: View, eqn: core.JaxprEqn, given: Sequence[Origin], weights: list[int]) -> bool:
+        """Whether a parameter asked for multiplies the signal itself: no broadcast number, as the inverse of a norm."""
+        if len(weights) != 1 or not given[weights[0]].parameters <= self.scales:
+            return False
+        signal, maker = eqn.invars[1 - weights[0]], view.maker.get(eqn.invars[1 - weights[0]])
+        size = equations.aval(signal).size
+        if maker is not None and view.jaxpr.eqns[maker].primitive.name == "broadcast_in_dim":
+            size = equations.aval(view.jaxpr.eqns[maker].invars[0]).size
+        return bool(size == equations.aval(eqn.outvars[0]).size)
 
     def _enter(
         self,

@@ -393,11 +393,13 @@ def products(
     rngs: Mapping[str, Any] | None = None,
     loss: Callable[..., Any] | None = None,
     labels: Any = None,
+    scales: Callable[[str], bool] | None = None,
     where: str = "products",
 ) -> Products:
     """Trace a model for batches like `x` (the tuple of the call's arguments) and find its products; no program runs.
 
-    Args: as of `probe`; `params` (arrays or shapes) stands for those that the model would draw.
+    Args: as of `probe`; `params` (arrays or shapes) stands for those that the model would draw. `scales`: of which
+    parameters, by their paths, products with the signal entry by entry count, too.
     """
     adapted = marked(model, train=train, method=method, rngs=rngs, where=where)
     arguments = inputs.abstract(x)
@@ -412,6 +414,6 @@ def products(
                 where, "params", f"the parameters of {adapted.name}: {inputs.shapes(drawn)}", inputs.shapes(given),
                 'Of a linen module pass variables["params"].',
             )  # fmt: skip
-    traced = trace(where, adapted, drawn, state, arguments)
+    traced = trace(where, adapted, drawn, state, arguments, scales)
     scalar = losses.adapted(where, loss, traced, inputs.abstract(labels))
     return Products(adapted, traced, arguments, (drawn, state), scalar, loss is None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -52,8 +52,10 @@ class Traced:
     settled: bool
 
 
-def trace(where: str, model: Marked, params: Any, state: Any, args: Any) -> Traced:
-    """Trace and plan `model.apply` for parameters, state and arguments of these shapes."""
+def trace(
+    where: str, model: Marked, params: Any, state: Any, args: Any, scales: Callable[[str], bool] | None = None
+) -> Traced:
+    """Trace and plan (`scales`: see `make_plan`) `model.apply` for parameters, state and arguments of these shapes."""
     names = [path_of(p) for p, _ in jax.tree_util.tree_leaves_with_path(params)]
     if not names:
         raise checks.bad(
@@ -61,9 +63,9 @@ def trace(where: str, model: Marked, params: Any, state: Any, args: Any) -> Trac
         )
     key = jax.random.key(0, impl="threefry2x32")
     closed, shape = _trace(where, model, params, state, args, key)
-    plan = make_plan(closed, names)
+    plan = make_plan(closed, names, scales)
     examples = inputs.examples_of(args) or 1
-    other = _twice(model, params, state, args, key, names, examples)
+    other = _twice(model, params, state, args, key, names, examples, scales)
     floating = [v for v in jax.tree.leaves(shape) if jnp.issubdtype(v.dtype, jnp.floating)]
     if not floating:
         raise checks.bad(where, "model", "a model with a floating output", inputs.shapes(shape))
@@ -122,7 +124,14 @@ class _Twin(NamedTuple):
 
 
 def _twice(
-    model: Marked, params: Any, state: Any, args: Any, key: Any, names: Sequence[Path], examples: int
+    model: Marked,
+    params: Any,
+    state: Any,
+    args: Any,
+    key: Any,
+    names: Sequence[Path],
+    examples: int,
+    scales: Callable[[str], bool] | None,
 ) -> _Twin | None:
     """The trace for twice as many examples, or None for a model that cannot be called so."""
     try:
@@ -130,7 +139,7 @@ def _twice(
         closed, shape, kept = traced_again(model.apply, params, state, wide, key)
     except Exception:  # a model may say no to another batch in any way it likes
         return None
-    return _Twin(closed, make_plan(closed, names), shape, kept)
+    return _Twin(closed, make_plan(closed, names, scales), shape, kept)
 
 
 def _alike(a: Plan, b: Plan) -> bool:

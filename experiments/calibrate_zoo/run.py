@@ -100,12 +100,14 @@ def over_draws(animal: Any, zoo: Any, look: Look) -> dict[str, Any]:
 
     A distance that exceeds 15 % by at most twice its standard error is within it as far as the draws can tell.
     """
-    logs, sites = [], list[str]()
+    logs, sites, measured = [], list[str](), 0
     for seed in range(1, 1 + DRAWS):
         new, record = ji.calibrate(
             animal.model, animal.x, jax.random.key(seed), params=zoo.spoiled(animal, seed), method="analytic"
         )
-        sites = [s.name for s in record if s.status == "converged"] if seed == 1 else sites
+        if seed == 1:
+            sites = [s.name for s in record if s.status == "converged"]
+            measured = sum(s.why.startswith("measured") for s in record)
         found = look(new, 1)[0]
         logs.append(np.log([found[name] for name in sites]))
     spread = np.std(logs, axis=0, ddof=1)
@@ -113,7 +115,7 @@ def over_draws(animal: Any, zoo: Any, look: Look) -> dict[str, Any]:
     worst = int(np.argmax(off - 2 * error))
     return {
         "mean off": float(off[worst]), "standard error": float(error[worst]), "mean site": sites[worst],
-        "mean within": bool(off[worst] - 2 * error[worst] <= 0.15), "judged": len(sites),
+        "mean within": bool(off[worst] - 2 * error[worst] <= 0.15), "judged": len(sites), "measured": measured,
         "log spread of a draw": [float(np.median(spread)), float(np.max(spread))],
     }  # fmt: skip
 
@@ -147,6 +149,7 @@ def outcome(out: Path) -> list[dict[str, str]]:
                 "second moments before": f"{low:.0e} to {high:.0e}",
                 "lsuv: worst off": f"{data['worst']:.0e}",
                 "analytic: mean of draws off": f"{mean:.0f} ± {error:.0f} %",
+                "measured": f"{theory['measured']} of {theory['judged']}",
                 "a draw": f"× {np.exp(theory['log spread of a draw'][1]):.2g}",
                 "gradient before": f"{data['gradient before']:.0e}",
                 "lsuv": f"{data['gradient after']:.2g}",

@@ -1,7 +1,7 @@
 """simulate, cold: what the first call of each kind of network costs, which is compiling its program.
 
-Each kind in a process of its own; seconds of the first and of a second call, without importing. CPU seconds are of all
-threads: the compiler uses several.
+Each kind in a process of its own; seconds of the first and of a second call, without importing. Of the first, as JAX
+reports them: tracing and lowering, and compiling. CPU seconds are of all threads: the compiler uses several.
 
     python experiments/bench/simulate_cold.py [--kinds dense residual normalized convolutional tied] [--depth 64]
 """
@@ -31,18 +31,28 @@ def network(kind: str, depth: int) -> Any:
 
 
 def one(kind: str, depth: int) -> list[float]:
-    """Wall and CPU seconds of the first call, and wall seconds of the second, in this process."""
+    """Seconds in this process: of the first call, wall and CPU, tracing and compiling; and of the second."""
     import jax
 
     import jaxinit as ji
 
     jax.block_until_ready(jax.numpy.zeros(1))
-    net, out = network(kind, depth), []
+    net, out, spent = network(kind, depth), [], {"compile": 0.0, "trace": 0.0}
+
+    def note(event: str, seconds: float, **_: Any) -> None:
+        part = {"backend_compile_duration": "compile", "jaxpr_trace_duration": "trace"}
+        name = event.rpartition("/")[2]
+        if name in part or name == "jaxpr_to_mlir_module_duration":
+            spent[part.get(name, "trace")] += seconds
+
+    jax.monitoring.register_event_duration_secs_listener(note)
     for _ in range(2):
         start, cpu = time.perf_counter(), time.process_time()
         ji.simulate(net, 2)
         out += [time.perf_counter() - start, time.process_time() - cpu]
-    return out[:3]
+        if len(out) == 2:
+            out += spent.values()
+    return out[:5]
 
 
 def main() -> None:
@@ -57,12 +67,13 @@ def main() -> None:
         print(json.dumps(one(args.kinds[0], args.depth)))
         return
     print(f"tanh, depth {args.depth}, two inputs, forward + backward, 2 seeds")
-    print(f"{'kind':<14} {'first':>8} {'CPU':>8} {'second':>9}")
+    print(f"{'kind':<14} {'first':>8} {'CPU':>8} {'compile':>8} {'trace':>8} {'second':>9}")
     for kind in args.kinds:
         call = [sys.executable, __file__, "--alone", "--kinds", kind, "--depth", str(args.depth)]
         out = subprocess.run(call, check=True, capture_output=True, text=True).stdout
-        first, cpu, second = json.loads(out.splitlines()[-1])
-        print(f"{kind:<14} {first:>6.1f} s {cpu:>6.1f} s {second * 1e3:>6.0f} ms", flush=True)
+        first, cpu, compiled, traced, second = json.loads(out.splitlines()[-1])
+        times = f"{first:>6.1f} s {cpu:>6.1f} s {compiled:>6.1f} s {traced:>6.1f} s"
+        print(f"{kind:<14} {times} {second * 1e3:>6.0f} ms", flush=True)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def test_programs_lower_for_accelerators():
             ),
             (
                 _pairs_scan,
-                (held, -1.0, 1.0, 0.1, -1.0, (points, points, points, *layers[1:])),
+                (held, -1.0, 1.0, 0.1, -2.0, -1.0, (points, points, points, *layers[1:])),
                 {"post": False},
             ),
         ]

@@ -24,7 +24,7 @@ from jaxinit.adapt._calibrate_critical import critical_scales
 from jaxinit.adapt._calibrate_start import STARTS, begin
 from jaxinit.adapt._gradient import learned
 from jaxinit.adapt._lsuv import lsuv
-from jaxinit.adapt._targets import choose, level_of, patterns, targets_of
+from jaxinit.adapt._targets import any_of, choose, level_of, matched, patterns, targets_of
 from jaxinit.models import Model, fitted
 from jaxinit.probe import Products, batches, products
 from jaxinit.probe._purity import remarks_of as remarks
@@ -183,9 +183,13 @@ def calibrate(
     targets = _labels(where, labels, len(data))
     found = _traced(
         model, data[0], given=params is not None, train=train, method=call, rngs=rngs, loss=loss,
-        labels=None if targets is None else targets[0], scales=tuple(text for text, _ in gains), where=where,
+        labels=None if targets is None else targets[0], scales=gains, where=where,
     )  # fmt: skip
-    _matched(where, gains, found)
+    multiplied = {
+        found.names[layer.parameter] for p in found.products if p.kind == "mul" for layer in p.kernel
+    }
+    rule = "patterns of parameters that multiply the signal entry by entry"
+    matched(where, "scales", rule, gains, multiplied)
     wanted = targets_of(where, found, moment, data)
     given = found.model.given if params is None else _held(where, params, found)
     leaves, state, squares = begin(found, start, key, data[0], given)
@@ -241,22 +245,11 @@ def _traced(model: Any, x: Any, *, given: bool, labels: Any, **choices: Any) -> 
 
 
 def _found(model: Any, x: Any, given: bool, **choices: Any) -> Products:
-    rules = [pattern for _, pattern in patterns("products", "scales", list(choices.pop("scales")))]
-    found = products(model, x, scales=lambda path: any(rule.fullmatch(path) for rule in rules), **choices)
+    gains = choices.pop("scales")
+    found = products(model, x, scales=lambda path: any_of(gains, {path}), **choices)
     for remark in remarks(found, draws=not given):
         warnings.warn(remark, UserWarning, stacklevel=4)
     return found
-
-
-def _matched(where: str, gains: Sequence[tuple[str, Any]], found: Products) -> None:
-    """Every pattern of `scales` has made a site."""
-    names = {found.names[layer.parameter] for p in found.products if p.kind == "mul" for layer in p.kernel}
-    for text, pattern in gains:
-        if not any(pattern.fullmatch(name) for name in names):
-            raise checks.bad(
-                where, "scales", "patterns of parameters that multiply the signal entry by entry", text,
-                checks.nearest(text, found.names),
-            )  # fmt: skip
 
 
 def _held(where: str, params: Any, found: Products) -> tuple[Any, Any]:

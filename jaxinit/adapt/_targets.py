@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from jaxinit._core import checks
 from jaxinit.adapt._paths import matcher
 from jaxinit.probe import Layer, Products
 
-__all__ = ["LEVELS", "NAMED", "Wanted", "choose", "level_of", "targets_of"]
+__all__ = ["LEVELS", "NAMED", "Wanted", "any_of", "choose", "level_of", "matched", "patterns", "targets_of"]
 
 #: Targets that have a name.
 NAMED = ("unit", "preserve")
@@ -30,19 +30,14 @@ def choose(where: str, products: Products, zero: Sequence[np.ndarray], include: 
     inside, outside = patterns(where, "include", include), patterns(where, "exclude", exclude)
     names = {n for p in products.products for n in _names(products, p)}
     for argument, chosen in (("include", inside), ("exclude", outside)):
-        for text, pattern in chosen:
-            if not any(pattern.fullmatch(n) for n in names):
-                raise checks.bad(
-                    where, argument, "patterns of sites or parameters that the model has", text,
-                    checks.nearest(text, sorted(names)),
-                )  # fmt: skip
+        matched(where, argument, "patterns of sites or parameters that the model has", chosen, names)
     owner: dict[Layer, str] = {}
     own, kept = [], []
     for product in products.products:
         layers = [layer for whole in product.kernel for layer in _expanded(products, whole)]
         free = [layer for layer in layers if layer not in owner]
         known = _names(products, product)
-        out = (inside and not _any(inside, known)) or (outside and _any(outside, known))
+        out = (inside and not any_of(inside, known)) or (outside and any_of(outside, known))
         alive = [layer for layer in free if not zero[layer.parameter][layer.at]]
         mine: list[Layer] = []
         reason: tuple[str, str] | None = None
@@ -70,7 +65,16 @@ def _names(products: Products, product: Any) -> set[str]:
             *(products.names[layer.parameter] for layer in product.kernel)}  # fmt: skip
 
 
-def _any(chosen: Sequence[tuple[str, Any]], names: set[str]) -> bool:
+def matched(
+    where: str, argument: str, rule: str, chosen: Sequence[tuple[str, Any]], names: Collection[str]
+) -> None:
+    """Refuse a pattern that is none of a name."""
+    for text, pattern in chosen:
+        if not any(pattern.fullmatch(n) for n in names):
+            raise checks.bad(where, argument, rule, text, checks.nearest(text, sorted(names)))
+
+
+def any_of(chosen: Sequence[tuple[str, Any]], names: set[str]) -> bool:
     return any(pattern.fullmatch(n) for _, pattern in chosen for n in names)
 
 
@@ -102,14 +106,10 @@ def targets_of(where: str, products: Products, target: Any, batches: Sequence[An
     if isinstance(target, Mapping):
         out = np.full(count, np.nan)
         rules = [(patterns(where, "target", text)[0], _positive(where, v)) for text, v in target.items()]
-        for (text, pattern), _ in rules:
-            if not any(pattern.fullmatch(n) for p in products.products for n in _names(products, p)):
-                names = sorted(n for p in products.products for n in _names(products, p))
-                raise checks.bad(
-                    where, "target", "patterns that some site matches", text, checks.nearest(text, names)
-                )
+        names = {n for p in products.products for n in _names(products, p)}
+        matched(where, "target", "patterns that some site matches", [chosen for chosen, _ in rules], names)
         for n, product in enumerate(products.products):
-            hits = (value for rule, value in rules if _any([rule], _names(products, product)))
+            hits = (value for rule, value in rules if any_of([rule], _names(products, product)))
             out[n] = next(hits, np.nan)
         return out
     if isinstance(target, str):

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -221,18 +222,14 @@ def roles(sites: Sequence[str]) -> list[str]:
     """
     split = [_NUMBERED.fullmatch(site) for site in sites]
     numbers: dict[tuple[str, str], set[str]] = {}
-    for found in split:
-        if found:
-            numbers.setdefault((found["within"], found["name"]), set()).add(found["number"])
-    many = [within for (within, _), own in numbers.items() if len(own) >= BLOCKS]
+    for each in filter(None, split):
+        numbers.setdefault((each["within"], each["name"]), set()).add(each["number"])
+    repeated = {name for name, own in numbers.items() if len(own) >= BLOCKS}
+    beside = Counter(within for within, _ in repeated)
     out = []
     for site, found in zip(sites, split, strict=True):
-        block = (
-            found
-            and many.count(found["within"]) > 1
-            and len(numbers[found["within"], found["name"]]) >= BLOCKS
-        )
-        out.append(role(found["within"] + found["name"] + found["rest"] if found and block else site))
+        block = found and found.group("within", "name") in repeated and beside[found["within"]] > 1
+        out.append(role("".join(found.group("within", "name", "rest")) if found and block else site))
     return out
 
 

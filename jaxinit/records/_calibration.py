@@ -39,7 +39,8 @@ class CalibratedSite:
 
     Attributes:
         name: of the site, as in `Propagation.sites`; loops that use the same parameters again are one site.
-        kind: the primitive ("dot_general", "conv_general_dilated", "gather"); "parameter" for one that nothing reads.
+        kind: the primitive ("dot_general", "conv_general_dilated", "gather", "mul" for a gain); "parameter" for one
+            that nothing reads.
         parameters: paths of the parameters that are scaled here; none where they are scaled elsewhere.
         status: a key of `STATUSES`.
         why: a sentence; empty where the status says it all.

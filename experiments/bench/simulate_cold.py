@@ -16,6 +16,10 @@ import time
 from typing import Any
 
 KINDS = ("dense", "residual", "normalized", "convolutional", "tied")
+#: What JAX calls the parts of a first call.
+PARTS = {
+    "jaxpr_trace_duration": "trace", "jaxpr_to_mlir_module_duration": "trace", "backend_compile_duration": "compile",
+}  # fmt: skip
 
 
 def network(kind: str, depth: int) -> Any:
@@ -40,10 +44,8 @@ def one(kind: str, depth: int) -> list[float]:
     net, out, spent = network(kind, depth), [], {"compile": 0.0, "trace": 0.0}
 
     def note(event: str, seconds: float, **_: Any) -> None:
-        part = {"backend_compile_duration": "compile", "jaxpr_trace_duration": "trace"}
-        name = event.rpartition("/")[2]
-        if name in part or name == "jaxpr_to_mlir_module_duration":
-            spent[part.get(name, "trace")] += seconds
+        if (part := PARTS.get(event.rpartition("/")[2])) is not None:
+            spent[part] += seconds
 
     jax.monitoring.register_event_duration_secs_listener(note)
     for _ in range(2):

@@ -95,7 +95,10 @@ def test_probe_and_diagnose() -> None:
     unformed = ji.probe(Stack(), X[:2], seeds=32, weights="implicit", approximate=True)
     assert unformed.config["parameters"]["blocks/in/kernel"] == "implicit (gaussian)"
     one, other = found.log_second_moment, unformed.log_second_moment
-    assert (abs(one.mean - other.mean) < 5 * np.hypot(one.stderr, other.stderr)).all()
+    error = 5 * np.hypot(one.stderr, other.stderr)
+    assert (abs(one.mean - other.mean) < error).all()
+    # The first product's kernel, were it half as large again, would be told apart.
+    assert (abs(one.mean + 2 * np.log(1.5) - other.mean) > error)[0].all()
     assert ji.diagnose(found) is not None
 
 

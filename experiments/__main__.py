@@ -1,6 +1,6 @@
 """An experiment from its configuration to its records, its figure and the table of its README.
 
-python experiments NAME [--tiny] [--again] [--out DIR] [--data DATA]
+python experiments NAME [--tiny] [--again] [--out DIR] [--data DATA] [--models NAME ...]
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ def main() -> None:
         "--out", type=Path, help="folder of the records (default: out, in the experiment's folder)"
     )
     parser.add_argument("--data", action="append", help="he_2015: digits, or an .npz file (may be repeated)")
+    parser.add_argument(
+        "--models", nargs="+", help="calibrate_zoo: only models whose names hold one of these"
+    )
     options = parser.parse_args()
     folder = HERE / options.name
     out = options.out or folder / "out" / ("tiny" if options.tiny else "")
@@ -38,7 +41,10 @@ def main() -> None:
     takes = inspect.signature(run.main).parameters
     if options.data and "data" not in takes:
         parser.error(f"{options.name} has data of its own")
-    given = {"data": tuple(options.data)} if options.data else {}
+    if options.models and "models" not in takes:
+        parser.error(f"{options.name} has no models to choose from")
+    chosen = {"data": options.data, "models": options.models}
+    given = {name: tuple(values) for name, values in chosen.items() if values}
     if options.again and "again" in takes:
         given["again"] = True
     if not options.again or "again" in takes:

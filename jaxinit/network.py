@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxinit import activations, initializers
+from jaxinit import initializers
 from jaxinit._core import checks
 from jaxinit._core.struct import leaf, record, static
+from jaxinit.activations._catalogue import resolve
+from jaxinit.initializers._catalogue import resolve as resolve_initializer
 
 ENSEMBLES = ("gaussian", "orthogonal")
 ORDERS = ("pre", "post")
@@ -241,7 +243,7 @@ class Network:
         if weight_variance is not None:
             weight_variance = checks.number(where, "weight_variance", weight_variance, at_least=0.0)
         else:
-            initializer = initializers.get(initializer)
+            initializer = resolve_initializer(where, "initializer", initializer)
             if not isinstance(initializer, initializers.Initializer):
                 initializer = Plain(initializer)
         checks.choice(where, "ensemble", ensemble, ENSEMBLES)
@@ -273,7 +275,7 @@ class Network:
         values = {
             "depth": depth,
             "width": width,
-            "activation": activations.get(activation),
+            "activation": resolve(where, activation),
             "weight_variance": weight_variance,
             "initializer": initializer,
             "bias_variance": checks.number(where, "bias_variance", bias_variance, at_least=0.0),

@@ -1,11 +1,12 @@
 """Settings of every test: four virtual CPU devices, strict promotion, rank errors, warnings as errors."""
 
+import gc
 import os
 from importlib.metadata import version
 
 # The tests spend their time in compiling programs that run for milliseconds: without optimizations, and by the older
 # of the CPU compiler's two ways to emit loops, that takes half as long. The smoke part and the benchmarks are compiled
-# as users' programs are, and modules marked `optimized` nearly so.
+# as users' programs are, and tests marked `optimized` nearly so.
 CHOSEN: dict[str, object] = {"xla_force_host_platform_device_count": 4, "xla_backend_optimization_level": 1}
 if version("jaxlib").startswith("0.10."):  # a flag that is unknown ends the process
     CHOSEN["xla_cpu_use_fusion_emitters"] = "false"
@@ -28,10 +29,17 @@ SWITCH = "jax_disable_most_optimizations"
 UNOPTIMIZED = bool(jax.config.read(SWITCH))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _optimizations(request: pytest.FixtureRequest) -> None:
-    """Those of the compiler, for modules marked `optimized`: bits that are promised, programs that run for long."""
-    unoptimized = UNOPTIMIZED and request.node.get_closest_marker("optimized") is None
+def pytest_collection_finish() -> None:
+    """What was imported stays: the collector need not walk it again, and walks the rest less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 10)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Those of the compiler for tests marked `optimized`: bits that are promised, programs that run for long."""
+    unoptimized = UNOPTIMIZED and item.get_closest_marker("optimized") is None
     if unoptimized != jax.config.read(SWITCH):
         jax.config.update(SWITCH, unoptimized)
         jax.clear_caches()

@@ -2,7 +2,7 @@
 
 Depth 8, tanh, two inputs, circular kernels of three taps, forward and backward, warm. The matrix of a layer is
 (3 channels, channels), and is multiplied with as many columns as inputs x places; `simulate(sampler="auto")` does not
-form it where `channels` are at least 4 times the columns, or 16 times above 128 columns, which LAPACK makes orthogonal.
+form it where `channels` are at least 8 times the columns, or 16 times above 128 columns, which LAPACK makes orthogonal.
 The ratio is the seconds of drawn kernels over those of kernels never formed, the median (and quartiles) over rounds in
 which both take turns, so that a busy machine does not tilt it. The rule is right where it picks "implicit" above 1, and
 either way where the quartiles are on both sides of 1.

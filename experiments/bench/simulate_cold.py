@@ -4,11 +4,14 @@ Each kind in a process of its own; seconds of the first and of a second call, wi
 reports them: tracing and lowering, and compiling. CPU seconds are of all threads: the compiler uses several.
 
     python experiments/bench/simulate_cold.py [--kinds dense residual normalized convolutional tied] [--depth 64]
+
+With --plain also without the options of the compiler that `jaxinit._core.compiling` chooses.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -34,12 +37,16 @@ def network(kind: str, depth: int) -> Any:
     return ji.Network(depth, width, "tanh", weight_variance=1.76, bias_variance=0.05, **more)
 
 
-def one(kind: str, depth: int) -> list[float]:
+def one(kind: str, depth: int, plain: bool) -> list[float]:
     """Seconds in this process: of the first call, wall and CPU, tracing and compiling; and of the second."""
     import jax
 
     import jaxinit as ji
+    from jaxinit._core import compiling
 
+    if plain:
+        compiling._ALWAYS.clear()
+        compiling._OF_KIND.clear()
     jax.block_until_ready(jax.numpy.zeros(1))
     net, out, spent = network(kind, depth), [], {"compile": 0.0, "trace": 0.0}
 
@@ -63,19 +70,21 @@ def main() -> None:
     )
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--depth", type=int, default=64)
+    parser.add_argument("--plain", action="store_true", help="also without our options of the compiler")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.alone:
-        print(json.dumps(one(args.kinds[0], args.depth)))
+        print(json.dumps(one(args.kinds[0], args.depth, args.plain)))
         return
     print(f"tanh, depth {args.depth}, two inputs, forward + backward, 2 seeds")
     print(f"{'kind':<14} {'first':>8} {'CPU':>8} {'compile':>8} {'trace':>8} {'second':>9}")
-    for kind in args.kinds:
+    for kind, plain in itertools.product(args.kinds, (False, True) if args.plain else (False,)):
         call = [sys.executable, __file__, "--alone", "--kinds", kind, "--depth", str(args.depth)]
+        call += ["--plain"] * plain
         out = subprocess.run(call, check=True, capture_output=True, text=True).stdout
         first, cpu, compiled, traced, second = json.loads(out.splitlines()[-1])
         times = f"{first:>6.1f} s {cpu:>6.1f} s {compiled:>6.1f} s {traced:>6.1f} s"
-        print(f"{kind:<14} {times} {second * 1e3:>6.0f} ms", flush=True)
+        print(f"{kind:<14} {times} {second * 1e3:>6.0f} ms{'  plain' * plain}", flush=True)
 
 
 if __name__ == "__main__":

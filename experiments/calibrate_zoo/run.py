@@ -1,17 +1,24 @@
-"""Models whose scales are off by ten either way at random, through `calibrate`; measured again by `watch`."""
+"""Models whose scales are off by ten either way at random, through `calibrate`; measured again by `watch`.
+
+Each model's rows are kept in DIR/models with the state of the code they were made by. A run goes on where one was cut
+short; what another state of the code had found is found anew, and never stands in one table with the rest.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import flax
 import jax
 import numpy as np
-from _common import script
+from _common import HERE, script
 
 import jaxinit as ji
 
@@ -19,7 +26,7 @@ METHODS = ("lsuv", "analytic", "critical")
 #: Cotangents over which gradients are averaged: of a network of one direction, the mean of so many squares of normals.
 KEYS = 64
 #: Fresh draws, each calibrated, over which a prediction for the mean over draws is judged.
-DRAWS = 8
+DRAWS = 16
 #: Of the tests: homogeneous, normalized and recurrent.
 TINY = ("leaky ReLU MLP, 30 layers", "mixture of experts (einsum)")
 
@@ -59,7 +66,7 @@ def examine(animal: Any, zoo: Any, out: Path, seed: int = 0) -> list[dict[str, A
         record.save(out / "records" / f"{slug(animal.name)}-{method}.npz")
         after = look(new)
         row = {
-            "model": animal.name, "method": method, "sites": len(record), "counts": record.counts,
+            "model": animal.name, "method": method, "keys": KEYS, "sites": len(record), "counts": record.counts,
             "evaluations": record.evaluations, "seconds": round(wall, 2), "CPU seconds": round(cpu, 2),
             **moments(record, bad[0], after[0]), **gradients(record, bad[1], after[1]),
             "figures": record.figures, "left": [str(site) for site in record if not site.ok],
@@ -95,66 +102,103 @@ def gradients(record: Any, bad: dict[str, float], after: dict[str, float]) -> di
 
 
 def over_draws(animal: Any, zoo: Any, look: Look) -> dict[str, Any]:
-    """The worst distance of a mean over draws, each calibrated, from its target; with its standard error, that of a
-    mean of lognormal numbers, and what a single draw does.
+    """The worst distance of a mean over draws, each calibrated, from its target, of the sites that no draw measures;
+    with its standard error, that of a mean of lognormal numbers, and what a single draw does.
 
     A distance that exceeds 15 % by at most twice its standard error is within it as far as the draws can tell.
     """
-    logs, sites, measured = [], list[str](), 0
+    drawn, records = list[dict[str, float]](), list[Any]()
     for seed in range(1, 1 + DRAWS):
         new, record = ji.calibrate(
             animal.model, animal.x, jax.random.key(seed), params=zoo.spoiled(animal, seed), method="analytic"
         )
-        if seed == 1:
-            sites = [s.name for s in record if s.status == "converged"]
-            measured = sum(s.why.startswith("measured") for s in record)
-        found = look(new, 1)[0]
-        logs.append(np.log([found[name] for name in sites]))
+        if all(not s.parameters or s.why.startswith("measured") for s in record):
+            why = [reason(s.why) for s in record if s.why.startswith("measured")]
+            return {"draws": seed, "judged": 0, "measured": len(why), "why": why, "mean within": True}
+        drawn.append(look(new, 1)[0])
+        records.append(record)
+    said = [s for s in records[0] if s.why.startswith("measured")]
+    apart = {
+        s.name
+        for record in records
+        for s in record
+        if s.why.startswith("measured") or s.status != "converged"
+    }
+    sites = [s.name for s in records[0] if s.name not in apart]
+    row = {"draws": DRAWS, "judged": len(sites), "measured": len(said), "why": [reason(s.why) for s in said]}
+    logs = np.log([[found[name] for name in sites] for found in drawn])
     spread = np.std(logs, axis=0, ddof=1)
     off, error = np.abs(np.exp(logs).mean(axis=0) - 1), np.sqrt(np.expm1(spread**2) / DRAWS)
     worst = int(np.argmax(off - 2 * error))
-    return {
+    return row | {
         "mean off": float(off[worst]), "standard error": float(error[worst]), "mean site": sites[worst],
-        "mean within": bool(off[worst] - 2 * error[worst] <= 0.15), "judged": len(sites), "measured": measured,
-        "log spread of a draw": [float(np.median(spread)), float(np.max(spread))],
+        "mean within": bool(off[worst] - 2 * error[worst] <= 0.15),
+        "log spread of a draw": float(np.max(spread)),
     }  # fmt: skip
 
 
-def main(out: Path, *, tiny: bool = False) -> Path:
-    zoo = script("calibrate_zoo", "zoo")
-    begin = time.perf_counter()
+def reason(why: str) -> str:
+    """Of a measured site, without its numbers."""
+    return re.sub(r"\d[\d.e+-]*", "x", "; ".join(why.split("; ")[1:]))
+
+
+def state() -> dict[str, str]:
+    """What the numbers depend on: the library, the models, what is done with them, and what compiles them."""
+    files = [
+        *sorted(Path(ji.__file__).parent.rglob("*.py")),
+        *(HERE / "calibrate_zoo" / n for n in ("run.py", "zoo.py")),
+    ]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    return {"code": digest[:12], "jax": jax.__version__, "flax": flax.__version__}
+
+
+def asked(animals: list[Any], models: Sequence[str]) -> list[Any]:
+    """The models whose names hold one of these, whatever their case; all without any."""
+    for text in models:
+        if not any(text.lower() in a.name.lower() for a in animals):
+            raise SystemExit(f"no model is called {text!r}: " + "; ".join(a.name for a in animals))
+    return [a for a in animals if not models or any(text.lower() in a.name.lower() for text in models)]
+
+
+def main(out: Path, *, tiny: bool = False, models: Sequence[str] = ()) -> Path:
+    """Rows of each model that are not there already; once all are, the README of the experiment."""
+    zoo, now = script("calibrate_zoo", "zoo"), state()
     animals = [a for a in zoo.zoo() if not tiny or a.name in TINY]
-    (out / "records").mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    for animal in animals:
-        rows += examine(animal, zoo, out)
-        found = {"rows": rows, "seconds": time.perf_counter() - begin}
-        (out / "zoo.json").write_text(json.dumps(found, indent=1))
+    for folder in ("records", "models"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    for animal in asked(animals, models):
+        path = out / "models" / f"{slug(animal.name)}.json"
+        held = json.loads(path.read_text()) if path.is_file() else None
+        if held is not None and held["state"] == now:
+            print(f"{animal.name}: there already", file=sys.stderr)
+            continue
+        if held is not None:
+            print(f"{animal.name}: found by another state of the code, again", file=sys.stderr)
+        wall, cpu = time.perf_counter(), time.process_time()
+        rows = examine(animal, zoo, out)
+        found = {
+            "state": now, "seconds": time.perf_counter() - wall, "CPU seconds": time.process_time() - cpu, "rows": rows
+        }  # fmt: skip
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(found, indent=1))
+        part.replace(path)
+    held, states = load(out)
+    if not tiny and len(states) == 1 and len(held) == len(animals):
+        (HERE / "calibrate_zoo" / "README.md").write_text(script("calibrate_zoo", "readme").page(held))
     return out
 
 
-def outcome(out: Path) -> list[dict[str, str]]:
-    """One row a model."""
-    rows = json.loads((out / "zoo.json").read_text())["rows"]
-    table = []
-    for name in dict.fromkeys(r["model"] for r in rows):
-        own = {r["method"]: r for r in rows if r["model"] == name}
-        data, theory, critical = (own[m] for m in METHODS)
-        mean, error = 100 * theory["mean off"], 100 * theory["standard error"]
-        low, high = data["before"]
-        least, largest = critical["after"]
-        table.append(
-            {
-                "model": name,
-                "second moments before": f"{low:.0e} to {high:.0e}",
-                "lsuv: worst off": f"{data['worst']:.0e}",
-                "analytic: mean of draws off": f"{mean:.0f} ± {error:.0f} %",
-                "measured": f"{theory['measured']} of {theory['judged']}",
-                "a draw": f"× {np.exp(theory['log spread of a draw'][1]):.2g}",
-                "gradient before": f"{data['gradient before']:.0e}",
-                "lsuv": f"{data['gradient after']:.2g}",
-                "critical": f"{critical['gradient after']:.2g}",
-                "critical: second moments": f"{least:.2g} to {largest:.2g}",
-            }
-        )
-    return table
+def load(out: Path) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """What is there, in the order of the zoo, and the states of the code that found it."""
+    paths = [out / "models" / f"{slug(a.name)}.json" for a in script("calibrate_zoo", "zoo").zoo()]
+    held = [json.loads(path.read_text()) for path in paths if path.is_file()]
+    return held, [json.loads(text) for text in sorted({json.dumps(h["state"]) for h in held})]
+
+
+def outcome(out: Path) -> list[str]:
+    """Both tables, and what is said of gradients that are not level."""
+    held, states = load(out)
+    if len(states) > 1:
+        named = "; ".join(f"{s['code']}: {sum(h['state'] == s for h in held)} models" for s in states)
+        return [f"Found by {len(states)} states of the code ({named}): no table. Run it again."]
+    return script("calibrate_zoo", "readme").tables(held)

@@ -49,11 +49,11 @@ def inside(names: tuple[str, ...], places: tuple[str, ...]) -> bool:
 
 def row(animal: Any, run: ji.Propagation) -> dict[str, Any]:
     found = ji.diagnose(run)
-    said = found.at_least("warning")
-    named = [f for f in said if f.kind in animal.kinds]
+    said = found.at_least("likely")
+    named = [f for f in said if f.kind in animal.kinds] if animal.fault else list(said)
     return {
         "name": animal.name, "family": animal.family, "fault": animal.fault, "word": found.word,
-        "hit": bool(named) if animal.fault else bool(said),
+        "hit": bool(named), "sure": any(f.severity != "likely" for f in named),
         "placed": None if animal.places is None else any(inside(f.where, animal.places) for f in named),
         "kinds": [f.kind for f in said], "where": [f.place for f in said], "what": [str(f) for f in found],
         "notes": [f.kind for f in found if f.severity == "note"], "verdict": found.verdict,
@@ -88,8 +88,8 @@ def outcome(out: Path) -> str:
     """Counts by half, then the confusion table: what was planted, what was said, and in the right place."""
     rows = json.loads((out / "zoo.json").read_text())["rows"]
     lines = [
-        "| half | models | false alarms | faults missed | faults named elsewhere |",
-        "|---|---|---|---|---|",
+        "| half | models | false alarms: sure | likely | faults named surely | likely | missed | named elsewhere |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for half in ("tuning", "test"):
         own = [r for r in rows if r["half"] == half]
@@ -98,8 +98,9 @@ def outcome(out: Path) -> str:
         bad, fine = [r for r in own if r["fault"]], [r for r in own if not r["fault"]]
         placed = [r for r in bad if r["hit"] and r["placed"] is not None]
         lines.append(
-            f"| {half} | {len({r['name'] for r in own})} | {sum(r['hit'] for r in fine)} of {len(fine)} | "
-            f"{sum(not r['hit'] for r in bad)} of {len(bad)} | "
+            f"| {half} | {len({r['name'] for r in own})} | {sum(r['sure'] for r in fine)} of {len(fine)} | "
+            f"{sum(r['hit'] and not r['sure'] for r in fine)} | {sum(r['sure'] for r in bad)} of {len(bad)} | "
+            f"{sum(r['hit'] and not r['sure'] for r in bad)} | {sum(not r['hit'] for r in bad)} | "
             f"{sum(not r['placed'] for r in placed)} of {len(placed)} |"
         )
     lines += ["", "| half | model | planted | said | named | in place |", "|---|---|---|---|---|---|"]

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 __all__ = [
-    "bad", "choice", "integer", "is_concrete", "named", "nearest", "number", "require_threefry", "seeds", "shape",
-    "wrong_type",
+    "bad", "choice", "flag", "integer", "is_concrete", "named", "nearest", "number", "reals", "require_threefry",
+    "seeds", "shape", "wrong_type",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ def number(
 
     Raises TypeError for what is not a real scalar, ValueError for a value out of bounds or not finite.
     """
-    if isinstance(value, (bool, str, bytes)) or value is None:
+    if isinstance(value, (bool, np.bool_, str, bytes)) or value is None:
         raise wrong_type(where, argument, "a real number", value, way_out)
     if isinstance(value, jax.Array):
         real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
@@ -111,6 +111,46 @@ def number(
     return value if isinstance(value, jax.Array) else x
 
 
+def reals(
+    where: str, argument: str, value: Any, *, at_least: float | None = None, at_most: float | None = None
+) -> Any:
+    """Real numbers within bounds: one number as `number` reads it, else an array, also from a sequence.
+
+    In arrays nan and inf pass (a grid may have holes), and so does what leaves the bounds by a rounding of its dtype.
+    Tracers pass unchanged.
+    """
+    if isinstance(value, jax.core.Tracer) and value.ndim:
+        return value
+    several = isinstance(value, (list, tuple, range)) or (
+        isinstance(value, (np.ndarray, jax.Array)) and value.ndim > 0
+    )
+    if not several:
+        return number(where, argument, value, at_least=at_least, at_most=at_most)
+    rule = "real numbers"
+    try:
+        array = value if isinstance(value, jax.Array) else np.asarray(value)
+    except (TypeError, ValueError):
+        raise wrong_type(where, argument, rule, value) from None
+    if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
+        raise wrong_type(where, argument, rule, value)
+    seen = np.asarray(array).astype(np.float64)
+    slack = 4 * float(jnp.finfo(array.dtype).eps) if jnp.issubdtype(array.dtype, jnp.floating) else 0.0
+    for bound, outside, words in (
+        (at_least, lambda b: seen < b - slack * abs(b), "at least"),
+        (at_most, lambda b: seen > b + slack * abs(b), "at most"),
+    ):
+        if bound is not None and (wrong := outside(bound)).any():
+            raise bad(where, argument, f"{rule} of {words} {bound:g}", seen[wrong][:3].tolist())
+    return array
+
+
+def flag(where: str, argument: str, value: Any) -> bool:
+    """True or False, Python's or NumPy's: "no" and 0 are neither."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise wrong_type(where, argument, "True or False", value)
+    return bool(value)
+
+
 def integer(where: str, argument: str, value: Any, *, at_least: int | None = None, way_out: str = "") -> int:
     """An integer (Python's or NumPy's), as a Python int."""
     rule = "an integer" + ("" if at_least is None else f" of at least {at_least}")
@@ -128,6 +168,8 @@ def integer(where: str, argument: str, value: Any, *, at_least: int | None = Non
 def shape(where: str, argument: str, value: Any) -> tuple[int, ...]:
     """A shape as a tuple of Python ints: Flax passes lists and np.int64 too."""
     try:
+        if isinstance(value, (bytes, set, frozenset, Mapping)):
+            raise TypeError
         dims = tuple(operator.index(d) for d in value)
     except TypeError:
         raise wrong_type(where, argument, "a sequence of integers", value) from None

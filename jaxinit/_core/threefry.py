@@ -16,7 +16,7 @@ import jax
 import jax.extend
 import jax.numpy as jnp
 
-__all__ = ["cipher", "fused", "split", "words"]
+__all__ = ["cipher", "fold_in", "fused", "split", "words"]
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
@@ -51,6 +51,13 @@ def split(key: Any, shape: tuple[int, ...]) -> Any:
     if not getattr(jax.config, "jax_threefry_partitionable", True):
         return jax.random.split(key, shape)
     return jax.random.wrap_key_data(jnp.stack(words(jax.random.key_data(key), shape), axis=-1), impl=NAME)
+
+
+def fold_in(key: Any, number: jax.Array) -> Any:
+    """`jax.random.fold_in` of typed threefry keys, entry by entry: a few operations, where JAX compiles a loop."""
+    data = jax.random.key_data(key)
+    words = cipher((data[..., 0], data[..., 1]), jnp.zeros_like(number), number)
+    return jax.random.wrap_key_data(jnp.stack(words, axis=-1), impl=NAME)
 
 
 def _bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:

@@ -160,43 +160,67 @@ def get(spec: Any, **parameters: float) -> Activation:
             ...
         ValueError: `get(spec=...)` must be the name of an activation, got 'gelo'. Did you mean ...
     """
+    return _resolved("get", "spec", spec, parameters)
+
+
+def resolve(where: str, spec: Any, argument: str = "activation") -> Activation:
+    """`get(spec)` for the function `where`, whose argument of this name the errors speak of."""
+    return _resolved(where, argument, spec, {})
+
+
+def _resolved(where: str, argument: str, spec: Any, parameters: dict[str, float]) -> Activation:
     if isinstance(spec, Activation):
         if parameters:
-            raise checks.bad("get", "spec", "a name or a callable when parameters are given", spec)
+            raise checks.bad(where, argument, "a name or a callable when parameters are given", spec)
         return spec
     if isinstance(spec, str):
-        return _by_name(spec, parameters)
-    if not callable(spec):
-        raise checks.wrong_type(
-            "get", "spec", "a name, a JAX callable or an Activation", spec, 'Pass a name such as "relu".'
-        )
+        return _by_name(where, argument, spec, parameters)
+    if not callable(spec) or isinstance(spec, type):
+        rule = "a name, a JAX callable or an Activation"
+        raise checks.wrong_type(where, argument, rule, spec, 'Pass a name such as "relu".')
     if isinstance(spec, functools.partial) and not spec.args:
         inner, given = spec.func, dict(spec.keywords)
         if inner is jax.nn.gelu and set(given) == {"approximate"} and not parameters:
-            return _by_name("gelu_tanh" if given["approximate"] else "gelu", {})
-        name = _known(inner)
+            return _by_name(where, argument, "gelu_tanh" if given["approximate"] else "gelu", {})
+        name = _known(where, argument, inner)
         if name is not None and set(given) <= set(_entries[name].defaults):
-            return _by_name(name, {**given, **parameters})
-    name = _known(spec)
+            return _by_name(where, argument, name, {**given, **parameters})
+    name = _known(where, argument, spec)
     if name is not None:
-        return _by_name(name, parameters)
+        return _by_name(where, argument, name, parameters)
     called = getattr(spec, "__name__", None) or type(spec).__name__
-    checked = tuple(sorted((k, checks.number("get", k, v)) for k, v in parameters.items()))
+    checked = tuple(sorted((k, checks.number(where, k, v)) for k, v in parameters.items()))
     if checked:
-        _require_parameters(spec, called, parameters)
+        _require_parameters(where, spec, called, parameters)
+    if fault := _fault(spec, checked):
+        rule = "an elementwise, real function of one array"
+        raise checks.wrong_type(where, argument, rule, spec, f"Called with float32[4] it {fault}.")
     return Activation(str(called), spec, checked)
 
 
-def _known(fn: Any) -> str | None:
+@functools.lru_cache(maxsize=256)
+def _fault(fn: Any, parameters: tuple[tuple[str, float], ...]) -> str:
+    """What keeps a callable from being an activation, seen in its shapes alone; "" if nothing does."""
+    try:
+        with jax.numpy_dtype_promotion("standard"):
+            out = jax.eval_shape(lambda x: fn(x, **dict(parameters)), jax.ShapeDtypeStruct((4,), jnp.float32))
+    except Exception as error:
+        return f"raised {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+    if not hasattr(out, "dtype"):
+        return f"returned {type(out).__name__}"
+    elementwise = out.shape == (4,) and jnp.issubdtype(out.dtype, jnp.floating)
+    return "" if elementwise else f"returned {out.dtype.name}{list(out.shape)}"
+
+
+def _known(where: str, argument: str, fn: Any) -> str | None:
     try:
         return _callables.get(fn)
     except TypeError:
-        raise checks.wrong_type(
-            "get", "spec", "a hashable callable", fn, "Wrap it in a function: `lambda x: module(x)`."
-        ) from None
+        way_out = "Wrap it in a function: `lambda x: module(x)`."
+        raise checks.wrong_type(where, argument, "a hashable callable", fn, way_out) from None
 
 
-def _require_parameters(fn: Any, name: str, parameters: dict[str, float]) -> None:
+def _require_parameters(where: str, fn: Any, name: str, parameters: dict[str, float]) -> None:
     try:
         accepted = inspect.signature(fn).parameters
     except (TypeError, ValueError):
@@ -205,20 +229,19 @@ def _require_parameters(fn: Any, name: str, parameters: dict[str, float]) -> Non
         return
     for key in parameters:
         if key not in accepted:
-            raise checks.bad("get", key, f"left out: {name} does not take it", parameters[key])
+            raise checks.bad(where, key, f"left out: {name} does not take it", parameters[key])
 
 
-def _by_name(spec: str, parameters: dict[str, float]) -> Activation:
+def _by_name(where: str, argument: str, spec: str, parameters: dict[str, float]) -> Activation:
     key = spec.strip().lower().replace("-", "_").replace(" ", "_")
     key = _aliases.get(key, key)
     if key not in _entries:
-        raise checks.bad(
-            "get", "spec", "the name of an activation", spec, checks.nearest(spec, [*_entries, *_aliases])
-        )
+        near = checks.nearest(spec, [*_entries, *_aliases])
+        raise checks.bad(where, argument, "the name of an activation", spec, near)
     entry = _entries[key]
     for name, value in parameters.items():
         if name not in entry.defaults:
             takes = ", ".join(entry.defaults) or "nothing"
-            raise checks.bad("get", name, f"left out: {key} takes {takes}", value)
-    merged = {n: checks.number("get", n, parameters.get(n, d)) for n, d in entry.defaults.items()}
+            raise checks.bad(where, name, f"left out: {key} takes {takes}", value)
+    merged = {n: checks.number(where, n, parameters.get(n, d)) for n, d in entry.defaults.items()}
     return Activation(key, entry.fn, tuple(merged.items()), tuple(entry.kinks(**merged)), True)

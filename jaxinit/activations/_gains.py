@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from jaxinit._core import checks
-from jaxinit.activations._catalogue import get
+from jaxinit.activations._catalogue import resolve
 from jaxinit.activations._moments import moments
 
 
@@ -43,7 +43,7 @@ def gain(activation: Any, mode: str = "forward") -> float:
         1.38675
     """
     mode = checks.choice("gain", "mode", mode, ("forward", "backward"))
-    activation = get(activation)
+    activation = resolve("gain", activation)
     m = moments(activation, 1.0)
     second = m.second if mode == "forward" else m.slope_second
     if not math.isfinite(second) or second <= 0.0:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxinit._core import checks
 from jaxinit.activations._activation import Activation
-from jaxinit.activations._catalogue import get
+from jaxinit.activations._catalogue import resolve
 from jaxinit.activations._host import evaluate
 from jaxinit.activations._panels import jumps
 from jaxinit.activations._quadrature import gaussian_rule, panel_edges
@@ -96,7 +96,7 @@ def moments(activation: Any, q: float = 1.0) -> Moments:
         (1.0, 0.5, 0.5)
     """
     q = checks.number("moments", "q", q, above=0.0)
-    return _moments(get(activation), float(q))
+    return _moments(resolve("moments", activation), float(q))
 
 
 def hermite(activation: Any, q: float, degree: int) -> np.ndarray:
@@ -119,7 +119,7 @@ def hermite(activation: Any, q: float, degree: int) -> np.ndarray:
         >>> [abs(round(float(a), 6)) for a in hermite("identity", 4.0, 3)]
         [0.0, 2.0, 0.0, 0.0]
     """
-    activation = get(activation)
+    activation = resolve("hermite", activation)
     q = float(checks.number("hermite", "q", q, above=0.0))
     degree = checks.integer("hermite", "degree", degree, at_least=0)
     if degree > 1000:

@@ -32,8 +32,10 @@ DIRECTIONS = ("forward", "backward", "both")
 _MOST = 12
 #: Scales that move less than this are at rest.
 _REST = 3e-3
-#: What the first site's second moment is moved by, as a log, to see what becomes of it; and how much it may grow.
-_BESIDE, _STABLE = 1e-3, 2.0
+#: What second moments of the sites next to the inputs are moved by, as a log, to see what becomes of it; and how much
+#: it may grow. Where it grows g times, examples whose squares vary by V, relative to their mean squared, add about
+#: g (g - 1) V / 2 to the mean.
+_BESIDE, _STABLE = 1e-3, 1.5
 
 
 def analytic(case: Case) -> Outcome:
@@ -73,6 +75,11 @@ def analytic(case: Case) -> Outcome:
     before = _statistics(first, case)
     evaluations, latest = 1, first
     for _ in range(_MOST):
+        # What is going to be measured need not come to rest here.
+        noted = np.array([any(f.notes for f in latest.found.get(n, ())) for n in range(count)])
+        noted &= direction == "forward"
+        if noted[case.movable].all():
+            break
         searched.begin(latest, fixed)
         walk(searched.scale)
         moved = np.where(fixed, 1.0, searched.chosen)
@@ -85,15 +92,16 @@ def analytic(case: Case) -> Outcome:
         for n in np.flatnonzero(changed):
             if math.isclose(_fan(latest.found.get(int(n), [])), previous.get(int(n), math.nan), rel_tol=1e-3):
                 fixed[n], factors[n] = True, 1.0
-        if not changed.any() or fixed[changed].all():
+        if not changed.any() or (fixed | noted)[changed].all():
             break
     after = _statistics(latest, case)
     told = [_status(case, n, latest, float(after[n]), bool(fixed[n]), direction) for n in range(count)]
     set_here = [n for n in range(count) if case.own[n] and told[n][0] == "converged"]
     if set_here:
-        lead = set_here[0]
+        lead = [n for n in set_here if not any(f.sources for f in latest.found[n])] or set_here[:1]
         factors[lead] *= math.exp(_BESIDE / 2)
-        grown = np.log(_statistics(walk(), case) / after) / _BESIDE
+        with np.errstate(invalid="ignore"):  # behind a kernel of zeros it is 0 / 0, nan: nothing grows there
+            grown = np.log(_statistics(walk(), case) / after) / _BESIDE
         factors[lead] /= math.exp(_BESIDE / 2)
         evaluations += 1
         told = [_unstable(*each, float(grown[n])) for n, each in enumerate(told)]
@@ -169,9 +177,9 @@ class _Search:
     def _factor(self, index: int, found: Sequence[Found]) -> float:
         """What brings the mean over evaluations to the target."""
         target = float(self.case.targets[index])
-        own = float(np.mean([f.own for f in found]))
-        centre = [f.mean**2 if self.case.statistic == "variance" else 0.0 for f in found]
-        rest = float(np.mean([f.second - f.own - c for f, c in zip(found, centre, strict=True)]))
+        centred = self.case.statistic == "variance"
+        own = float(np.mean([f.own + (0.0 if centred else f.shift**2) for f in found]))
+        rest = float(np.mean([f.second - (f.mean**2 if centred else 0.0) for f in found])) - own
         if not self.case.own[index] or not own > 0 or not math.isfinite(own) or math.isnan(target):
             return 1.0
         forward = (target - rest) / own
@@ -251,7 +259,7 @@ def _status(case: Case, n: int, walk: Walk, after: float, fixed: bool, direction
         return "converged", notes
     return (
         "not converged",
-        f"{case.statistic} {after:.3g} instead of {target:.3g}; its bias is not scaled with it",
+        notes or f"{case.statistic} {after:.3g} instead of {target:.3g}; its bias is not scaled with it",
     )
 
 

@@ -29,7 +29,7 @@ from jaxinit.adapt._analytic_fields import (
     covariance,
     fresh_axes,
 )
-from jaxinit.adapt._analytic_order import largest, log_sum_exp, softmax_square
+from jaxinit.adapt._analytic_order import largest, log_sum_exp, softmax_square, softmax_squares
 from jaxinit.adapt._analytic_pointwise import IDENTITY, Applied, Expression, Unknown, apply, monotone, settle
 from jaxinit.adapt._analytic_shapes import broadcast
 from jaxinit.adapt._analytic_values import (
@@ -89,6 +89,8 @@ def elementwise(
         return shares
     if name == "log" and isinstance(values[0], Field) and values[0].exponentials is not None:
         return _log_sum(values[0])
+    if name in SAME and isinstance(values[0], Field) and not _to_integers(params):
+        return values[0]  # also a sum of exponentials whose moments are not finite, to another precision
     if any(isinstance(v, Field) and not math.isfinite(v.mean) for v in values):
         raise Unknown(f"{name} of a sum of exponentials whose moments are not finite")
     numbers = [number_of(v) for v in values]
@@ -349,7 +351,8 @@ def _softmax(x: Field, atoms: Sequence[Atom]) -> Field:
     square, uniform = softmax_square(n, s2), np.full((2,) * m, 1.0 / (n * n))
     if x.mask is not None:
         rows, uniform = _masked_rows(x, others, n)
-        square = sum(share * k * softmax_square(k, s2) for k, share in rows.items()) / n
+        squares = softmax_squares(tuple(rows), s2)
+        square = sum(share * k * q for (k, share), q in zip(rows.items(), squares, strict=True)) / n
     ratio = (
         np.expm1(np.clip(spread, 0.0, 300.0)) / math.expm1(min(s2, 300.0))
         if s2 > 1e-9

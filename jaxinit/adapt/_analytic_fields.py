@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -181,7 +181,7 @@ class Field:
     def bases(self) -> frozenset[Base]:
         return frozenset(t.base for t in self.terms)
 
-    @property
+    @functools.cached_property
     def variance(self) -> float:
         """Of an entry."""
         return max(0.0, float(covariance(self, self, ())))
@@ -242,15 +242,6 @@ class Field:
         if held is not None:
             held = (held[0].renamed(names, held[0].axes), held[1])
         return self.like(axes=axes, terms=terms, mask=mask, exponentials=held)
-
-    def mapped(self, change: Callable[[Base, tuple[tuple[Atom, ...], ...]], Any], axes: Axes) -> Field:
-        """Another array whose bases are parts of this one's: `change(base, places) -> (base, places)`."""
-        terms: dict[Term, float] = {}
-        for t, c in self.terms.items():
-            base, places = change(t.base, t.places)
-            new = Term(base, places, t.over)
-            terms[new] = terms.get(new, 0.0) + c
-        return self.like(axes=axes, terms=terms, mask=None, exponentials=None)
 
 
 def expand(table: np.ndarray, places: Sequence[tuple[Atom, ...]], atoms: Sequence[Atom]) -> np.ndarray:

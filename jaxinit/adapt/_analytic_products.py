@@ -37,12 +37,14 @@ class Site:
         kernel: the parameters that the operand is made of.
         inner: the signal that is multiplied; None for a lookup.
         before: indices of all sites that it depends on.
+        mean: of the product, without biases.
     """
 
     def __init__(
         self, index: int, kernel: frozenset[int], inner: Field | None, before: frozenset[int] = frozenset()
     ) -> None:
         self.index, self.kernel, self.inner, self.before = index, kernel, inner, before
+        self.mean = 0.0
 
 
 def dot(u: Value, v: Value, dimensions: Any, site: Any) -> Field:
@@ -83,7 +85,9 @@ def dot(u: Value, v: Value, dimensions: Any, site: Any) -> Field:
     notes = {s: 0 for s in weight.sources if isinstance(s, str)}
     size = math.prod(a.size for a in atoms_of(kept))
     out = from_moments(kept, 0.0, table, 1.0, {made.index: size, **notes}, made)
-    return _with_mean(out, weight.mean, over(signal, contracted))
+    total = over(signal, contracted)
+    made.mean = weight.mean * total.mean
+    return _with_mean(out, weight.mean, total)
 
 
 def _kernel(x: Field, y: Field) -> Field | None:
@@ -130,6 +134,7 @@ def convolution(u: Value, v: Value, params: dict[str, Any], shape: Sequence[int]
     mean = count * w.shape[rhs[1]] * w.mean * x.mean
     if w.parameters and x.parameters is None:
         made = site(w.parameters, x)
+        made.mean = mean
         return from_moments(tuple(new), mean, table - mean**2, 1.0, {made.index: math.prod(shape)}, made)
     slope = count * w.shape[rhs[1]] * w.second * x.slope
     return from_moments(tuple(new), mean, table - mean**2, slope, x.sources)
@@ -313,6 +318,7 @@ def lookup(operand: Value, indices: Known, params: dict[str, Any], shape: Sequen
     full = np.moveaxis(full, range(full.ndim), [order.index(a) for a in atoms])
     if x.parameters:
         made = site(x.parameters, None)
+        made.mean = x.mean
         return from_moments(tuple(axes), x.mean, full, 1.0, {made.index: math.prod(shape)}, made)
     return from_moments(tuple(axes), x.mean, full, x.slope, x.sources, parameters=x.parameters)
 

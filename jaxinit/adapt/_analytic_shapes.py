@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxinit.adapt._analytic_fields import Atom, Axes, Base, Field, atoms_of, covariance
+from jaxinit.adapt._analytic_fields import Atom, Axes, Base, Field, Term, atoms_of, covariance
 from jaxinit.adapt._analytic_values import from_moments, merged
 
 __all__ = ["broadcast", "concatenated", "part", "reshaped", "stacked", "transposed", "without"]
 
 #: Second moments of parameters that are put together are taken for one if they are not further apart than this.
 _ALIKE = 1.5
+#: Share of a variance that any two entries along an axis have in common, from which it is followed through slices.
+_COMMON = 0.02
 
 
 def transposed(x: Field, order: Sequence[int]) -> Field:
@@ -93,45 +95,68 @@ def _forgotten(x: Field, shape: Sequence[int]) -> Field:
 def part(x: Field, axis: int, which: Any, size: int) -> Field:
     """`size` of the entries along an axis; `which` names them, so that the same part is the same field.
 
-    With size 0 the axis goes: one entry of it. Other parts of one field count as uncorrelated, except for what they
-    have in common along the axis, which is nothing for units of a layer.
+    With size 0 the axis goes: one entry of it. Parts of one field have in common what any two of its entries along the
+    axis have: little for units of a layer, much for positions behind a layer whose values are not centred.
     """
     if size == x.shape[axis]:
         return x
     x = x if len(x.axes[axis]) < 2 else merged(x, axis)
+    if any(t.over for t in x.terms):
+        x = collapsed(x)
     own = x.axes[axis]
-    keep = size > 1
-    new = (Atom(size),) if keep else ()
+    steps = which[1] if isinstance(which, tuple) else 1
+    new = (Atom(size, near=own[0].near ** steps if own else 0.0),) if size > 1 else ()
     axes = (*x.axes[:axis], *((new,) if size else ()), *x.axes[axis + 1 :])
     if not own:
         return x.like(axes=axes)
-    (atom,) = own
+    terms: dict[Term, float] = {}
+    for t, c in x.terms.items():
+        for base, places in _cut(t, own[0], (which, size), new):
+            made = Term(base, places)
+            terms[made] = terms.get(made, 0.0) + c
+    return x.like(axes=axes, terms=terms, mask=None, exponentials=None)
 
-    def cut(base: Base, places: Any) -> tuple[Base, Any]:
-        at = [j for j, place in enumerate(places) if atom in place]
-        if not at:
-            return base, places
-        (j,) = at
-        key = (j, which, size)
-        if key not in base.parts:
-            if places[j] != (atom,):
-                sizes, table = base.sizes, base.table  # a part of what it was split into
-            elif keep:
-                sizes, table = (*base.sizes[:j], size, *base.sizes[j + 1 :]), base.table
-            else:
-                sizes = (*base.sizes[:j], *base.sizes[j + 1 :])
-                table = np.take(base.table, 1, axis=j)
-            base.parts[key] = Base(sizes, table, base.slope, base.sources, base.product, base.parameter)
-        found = base.parts[key]
-        if len(found.sizes) < len(base.sizes):
-            return found, (*places[:j], *places[j + 1 :])
-        moved = tuple(b for a in places[j] for b in (new if a is atom else (a,)))
-        return found, (*places[:j], moved, *places[j + 1 :])
 
-    if any(t.over for t in x.terms):
-        x = collapsed(x)
-        (atom,) = x.axes[axis]
-    return x.mapped(cut, axes)
+def _cut(t: Term, atom: Atom, which: Any, new: tuple[Atom, ...]) -> Iterator[tuple[Base, Any]]:
+    """What a base leaves in a part along an atom: something of its own, and what all parts share."""
+    base, places = t.base, t.places
+    j = next((j for j, place in enumerate(places) if atom in place), None)
+    if j is None:
+        yield base, places
+        return
+    table, sizes, slope = base.table, base.sizes, base.slope
+    left, rest = (*sizes[:j], *sizes[j + 1 :]), (*places[:j], *places[j + 1 :])
+    whole = places[j] == (atom,)  # else of one index of several that it was split into
+    any_two = np.take(table, 0, axis=j)
+    variance, shared = float(table.flat[-1]), float(any_two.flat[-1])
+    common = whole and not base.parameter and shared > _COMMON * variance
+    if common:
+        table, slope = table - np.expand_dims(any_two, j), slope * (1.0 - shared / variance)
+        if ("common", j) not in base.parts:
+            base.parts["common", j] = Base(left, any_two, base.slope - slope, base.sources, base.product)
+        yield base.parts["common", j], rest
+    gone = whole and not new
+    if (j, which) not in base.parts:
+        if gone:
+            sizes, table = left, np.take(table, 1, axis=j)
+        elif whole:
+            sizes = (*sizes[:j], new[0].size, *sizes[j + 1 :])
+        base.parts[j, which] = Base(sizes, table, slope, base.sources, base.product, base.parameter)
+    moved = tuple(b for a in places[j] for b in (new if a is atom else (a,)))
+    yield base.parts[j, which], rest if gone else (*places[:j], moved, *places[j + 1 :])
+
+
+def _unfolded(x: Field, axis: int) -> Field:
+    """With what parts of it share along an axis apart, as it is in them, so that they meet in sums."""
+    if len(x.axes[axis]) != 1:
+        return x
+    (atom,), terms = x.axes[axis], dict[Term, float]()
+    for t, c in x.terms.items():
+        at = [j for j, place in enumerate(t.places) if place == (atom,) and ("common", j) in t.base.parts]
+        for base, places in _cut(t, atom, ("all", atom.size), (atom,)) if at and not t.over else [t[:2]]:
+            made = Term(base, places, t.over)
+            terms[made] = terms.get(made, 0.0) + c
+    return x.like(terms=terms)
 
 
 def collapsed(x: Field) -> Field:
@@ -140,14 +165,17 @@ def collapsed(x: Field) -> Field:
 
 
 def concatenated(parts: Sequence[Field], axis: int) -> Field:
-    """Parts along an axis: two entries that disagree there are of two parts, or of one, as often as chance has it."""
+    """Parts along an axis: two entries that disagree there are of two parts, or of one, as often as chance has it.
+    Neighbours are as alike as they are inside the parts."""
     sizes = [p.shape[axis] for p in parts]
     n = sum(sizes)
-    along = Atom(n)
+    beside = [p.shape[axis] - 1 if p.terms else 0 for p in parts]
+    near = sum(m * p.axes[axis][-1].near for m, p in zip(beside, parts, strict=True) if m)
+    along = Atom(n, near=near / max(sum(beside), 1))
     lead = parts[0].axes
     axes = (*lead[:axis], (along,), *lead[axis + 1 :])
     others = [a for k, own in enumerate(axes) if k != axis for a in own]
-    renamed = [_matched(p, lead, axis) for p in parts]
+    renamed = [_unfolded(_matched(p, lead, axis), axis) for p in parts]
     shares = [m / n for m in sizes]
     mean = sum(s * p.mean for s, p in zip(shares, renamed, strict=True))
     same: Any = 0.0

@@ -20,12 +20,11 @@ from jaxinit.adapt._analytic_products import Site
 from jaxinit.adapt._analytic_rules import equation
 from jaxinit.adapt._analytic_shapes import part, stacked
 from jaxinit.adapt._analytic_values import Known, Value, as_field, field_of_data, from_moments, is_real, white
-from jaxinit.probe import Drawn, Layer, Products
-from jaxinit.probe import _equations as equations
+from jaxinit.probe import Drawn, Layer, Products, equations
 
 __all__ = ["Found", "Walk", "entry_stddev"]
 
-#: A mean of a parameter's entries counts beyond so many of its standard errors.
+#: Of a law, a mean of a parameter's entries counts beyond so many of its standard errors.
 _CERTAIN = 5.0
 _CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
@@ -36,7 +35,8 @@ class Found:
 
     Attributes:
         mean, second: of the value, bias included.
-        own: the part of `second` that grows with the square of the kernel's scale.
+        own: the part of the variance that grows with the square of the kernel's scale.
+        shift: the part of `mean` that the mean of the kernel makes, and that grows with its scale.
         inner: second moment of the signal that the kernel multiplies.
         slope: second moment of the response of that signal to unit noise at the sites before.
         sources: sizes of those sites.
@@ -54,6 +54,7 @@ class Found:
     fan: float
     size: int
     notes: tuple[str, ...] = ()
+    shift: float = 0.0
 
 
 class Parameter:
@@ -133,16 +134,14 @@ class Walk:
         mean, variance = float(array.mean()), float(array.var())
         if variance <= 1e-20 * mean**2:
             return Field(fresh_axes(array.shape), mean, {}, pure)
-        certain = abs(mean) >= _CERTAIN * math.sqrt(variance / array.size)
         if self.ideal:
+            certain = abs(mean) >= _CERTAIN * math.sqrt(variance / array.size)
             mean, variance = (mean, variance) if certain else (0.0, float(np.mean(np.square(array))))
             return white(array.shape, mean, variance, parameters=pure)
-        # Sums over its axes are those of this draw: with them, what entries of the signal have in common is exact.
+        # Sums over its axes are those of this draw: with them, what entries of the signal have in common is exact. Its
+        # mean too: of draws in bfloat16 all kernels have one in common, within the noise of any of them.
         field = field_of_data(array)
-        table = field.table()
-        if not certain:
-            table, mean = table + mean**2, 0.0
-        return from_moments(field.axes, mean, table, parameters=pure)
+        return from_moments(field.axes, field.mean, field.table(), parameters=pure)
 
     def _run(
         self, jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any], block: Any, at: tuple[int, ...]
@@ -262,21 +261,24 @@ class Walk:
         # Terms of parameters alone are biases; all others are the kernel's.
         moved = [t for t in z.terms if not t.base.parameter]
         own = Field(z.axes, 0.0, {t: z.terms[t] for t in moved}).variance
+        made = {t.base.product: z.terms[t] for t in mine}
+        shift = sum(product.mean * c for product, c in made.items())
         inner = mine[0].base.product.inner
         second = 1.0 if inner is None else inner.second
         found = Found(
             z.mean, z.second, own, second, 0.0 if inner is None else inner.slope,
             {} if inner is None else {s: n for s, n in inner.sources.items() if isinstance(s, int)},
             own / second if second else 0.0, math.prod(z.shape),
-            tuple(sorted({*_notes(z), *(() if inner is None else _notes(inner))})),
+            tuple(sorted({*_notes(z), *(() if inner is None else _notes(inner))})), shift,
         )  # fmt: skip
         factor = 1.0 if self.scale is None else self.scale(index, found)
         if factor != 1.0:
             terms: dict[Term, float] = {t: c * factor if t in moved else c for t, c in z.terms.items()}
-            z = z.like(terms=terms)
+            z = z.like(mean=z.mean + (factor - 1.0) * shift, terms=terms)
             found = dataclasses.replace(
-                found, second=z.second, own=own * factor**2, fan=found.fan * factor**2
-            )
+                found, mean=z.mean, second=z.second, own=own * factor**2, fan=found.fan * factor**2,
+                shift=shift * factor,
+            )  # fmt: skip
         self.found.setdefault(index, []).append(found)
         return z
 

@@ -26,8 +26,7 @@ from jaxinit.adapt._gradient import learned
 from jaxinit.adapt._lsuv import lsuv
 from jaxinit.adapt._targets import any_of, choose, level_of, matched, patterns, targets_of
 from jaxinit.models import Model, fitted
-from jaxinit.probe import Products, batches, products
-from jaxinit.probe._purity import remarks_of as remarks
+from jaxinit.probe import Products, batches, products, remarks
 from jaxinit.records import CalibratedSite, Calibration, provenance
 
 __all__ = ["METHODS", "calibrate"]
@@ -85,10 +84,12 @@ def calibrate(
     Behind a normalization the scale of a site decides about the gradient at that site, and about no signal or gradient
     beyond; in a stretch of ReLU-like layers one scale fixes both signal and gradient.
 
-    The model is evaluated with scaled parameters, every site is read, and all sites whose statistic nothing above is
-    about to change are scaled, until none is off. Sites whose statistic is a power of the scales above them (linear and
-    ReLU-like stretches) move together, in one evaluation. What lies between two sites is compiled once for all that
-    are alike, in this model and the next; the searches of "critical" and "gradient" are compiled as a whole.
+    "lsuv" goes through the model once, from the first layer to the last: what lies between two sites is run on every
+    batch, the site is read and scaled, run again until it is at its target (or its value multiplied, where that is the
+    same), and only then what comes after it. The layers of a scanned stack are one stretch; in it, sites whose
+    statistic is a power of the scales above them (linear and ReLU-like) move together. Where `before` does not follow
+    from such powers the model is also run as drawn. What lies between two sites is compiled once for all that are
+    alike, in this model and the next; the searches of "critical" and "gradient" are compiled as a whole.
 
     Args:
         model: as for `probe`: a linen module, an nnx factory `rngs -> module` or an nnx module, a pair (init, apply),

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxinit.probe import Figures, Layer, Products
 
-__all__ = ["Case", "Outcome", "ownership", "scaled_leaves"]
+__all__ = ["Case", "Outcome", "ownership", "placed", "scaled_leaves"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Outcome:
         before, after: the statistic; nan where there is none.
         iterations: how often its scale was changed.
         status: a key of `jaxinit.records.STATUSES`, and why.
-        evaluations: of the whole model.
+        evaluations: of the whole model, rounded up.
         statistic: what `before` and `after` are, where it is not the case's own.
         targets: where they are not the case's own.
         figures: numbers of the whole model.
@@ -146,7 +146,12 @@ def _wide(leaf: Any) -> Any:
 def _scaled(leaf: Any, factor: Any, shift: Any) -> Any:
     if not on_host(leaf) or not all(isinstance(v, (np.ndarray, type(None))) for v in (factor, shift)):
         return _scaled_there(leaf, factor, shift)
-    return jax.device_put(_product(np.asarray(leaf), factor, shift), getattr(leaf, "sharding", None))
+    return placed(_product(np.asarray(leaf), factor, shift), leaf)
+
+
+def placed(value: Any, like: Any) -> Any:
+    """The value where the other one is; bound to a device only if that is, since programs are compiled apart for it."""
+    return jax.device_put(value, like.sharding if getattr(like, "committed", False) else None)
 
 
 def _product(leaf: Any, factor: Any, shift: Any) -> Any:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._core.lapack import qr
+from jaxinit.adapt._calibrate_case import placed
 from jaxinit.probe import Product, Products
 
 __all__ = ["STARTS", "begin"]
@@ -66,7 +67,7 @@ def _orthonormal(products: Products, n: int, product: Product, leaf: Any, key: A
     q = np.transpose(q, (0, *(1 + np.argsort(order)))).reshape(products.shapes[n])
     value = np.asarray(leaf)
     alive = np.any(value != 0, axis=tuple(range(len(stack), leaf.ndim)), keepdims=True)
-    return jax.device_put(np.where(alive, q.astype(leaf.dtype), value), getattr(leaf, "sharding", None))
+    return placed(np.where(alive, q.astype(leaf.dtype), value), leaf)
 
 
 def _small(normal: np.ndarray) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxinit import initializers, meanfield
 from jaxinit._core import checks
-from jaxinit.activations import get
+from jaxinit.activations._catalogue import resolve
 
 
 def critical(
@@ -42,7 +42,7 @@ def critical(
     """
     where = "critical"
     checks.choice(where, "ensemble", ensemble, ("gaussian", "orthogonal"))
-    phi = get(activation)
+    phi = resolve(where, activation)
     points = meanfield.critical(phi, bias_variance)
     stable = [point for point in points if point.stable]
     if not stable:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from jaxinit.adapt._calibrate_case import Case, Outcome, ownership, scaled_leaves
-from jaxinit.adapt._pieces import Pieces
+from jaxinit.adapt._calibrate_case import Case, Outcome
+from jaxinit.adapt._front import Front
 from jaxinit.probe import Dependence, Figures, Products
 
 __all__ = ["dependence_of", "lsuv", "run"]
@@ -22,6 +18,8 @@ _AS_IT_WAS = "its scale is as it was"
 _UNMOVED = "the scale does not change it: its input is 0 and it shows its bias, or its kernel is normalized"
 #: Steps of ln(scale) are at most this large; where the signal overflows they are this one.
 _LARGEST, _RETREAT = 15.0, -7.0
+#: Values whose logs of squares are within this are far from where float32 ends, and may be multiplied.
+_SAFE = 60.0
 #: After all stages.
 _LAST = 1 << 30
 
@@ -40,36 +38,45 @@ class Known(NamedTuple):
 
 
 class Search:
-    """Where a search stands; arrays by site. `statistic` is a natural logarithm, `step` the last change of `scale`."""
+    """Where a search stands; arrays by site. `statistic` is a natural logarithm, nan before a site has been reached,
+    `first` what it was then; `step` the last change of `scale` whose effect has not been seen."""
 
     def __init__(self, slope: np.ndarray) -> None:
         count = len(slope)
         self.scale, self.shift, self.step, self.slope = (*np.zeros((3, count)), slope)
         self.passes, self.fixed = np.zeros(count, int), np.zeros(count, bool)
-        self.first = self.statistic = np.zeros(count)
-        self.evaluations = 0
+        self.first, self.statistic = np.full((2, count), np.nan)
 
-    def see(self, known: Known, statistic: np.ndarray) -> bool:
-        """Note what the last step did beyond the known effect of the others' steps; whether any did nothing."""
-        moved = (self.step != 0) & np.isfinite(statistic) & np.isfinite(self.statistic)
-        own = statistic - self.statistic - 2 * known.degrees @ self.step
-        found = np.divide(own, self.step, out=np.zeros_like(own), where=moved)
-        told = moved & (np.abs(self.step) > 0.05)
+    def see(self, known: Known, statistic: np.ndarray, here: np.ndarray) -> np.ndarray:
+        """Note what the last steps of the sites `here` did, beyond the known effect of the others' steps; which did
+        nothing, and were taken back."""
+        step = np.where(here, self.step, 0.0)
+        moved = (step != 0) & np.isfinite(statistic) & np.isfinite(self.statistic)
+        own = statistic - self.statistic - 2 * known.degrees @ step
+        found = np.divide(own, step, out=np.zeros_like(own), where=moved)
+        told = moved & (np.abs(step) > 0.05)
         self.slope = np.where(told, np.clip(found, 0.2, 8.0), self.slope)
         idle = told & (np.abs(found) < _NO_EFFECT)
         self.scale = np.where(idle, 0.0, self.scale)
         self.fixed = self.fixed | idle
-        self.first = statistic if self.evaluations == 0 else self.first
-        self.statistic = statistic
-        self.evaluations += 1
-        return bool(idle.any())
+        new = here & np.isnan(self.first)
+        self.first = np.where(new, statistic - 2 * known.degrees @ self.scale, self.first)
+        self.statistic = np.where(here, statistic, self.statistic)
+        self.step = np.where(here, 0.0, self.step)
+        return idle
 
-    def move(self, step: np.ndarray, shift: np.ndarray) -> bool:
-        """Whether anything moved."""
+    def move(self, step: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """Which sites moved."""
         change = (step != 0) | (shift != 0)
-        self.scale, self.shift, self.step = self.scale + step, self.shift + shift, step
+        self.scale, self.shift = self.scale + step, self.shift + shift
+        self.step = np.where(change, step, self.step)
         self.passes = self.passes + change
-        return bool(change.any())
+        return change
+
+    def follow(self, site: int, change: float) -> None:
+        """The step of a site did this to its statistic: as good as seen."""
+        self.statistic[site] += change
+        self.step[site] = 0.0
 
 
 def statistic_of(
@@ -86,8 +93,8 @@ def statistic_of(
     return np.where(before >= 0, figures.log_gradient[before] - products.log_sizes, log)
 
 
-def _plan(known: Known, now: Search, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The steps of ln(scale), and the shifts, that one evaluation allows.
+def _plan(known: Known, now: Search, mean: np.ndarray, here: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The steps of ln(scale), and the shifts, that one evaluation allows, of the sites `here`.
 
     Those sites move that belong to the first stage in which any is off: nothing that bends their statistic moves with
     them, and what is known of one another's effect is solved for.
@@ -96,7 +103,7 @@ def _plan(known: Known, now: Search, mean: np.ndarray) -> tuple[np.ndarray, np.n
     off = known.targets - statistic
     finite, overflow = np.isfinite(off), np.isneginf(off)
     overflow = overflow & (np.cumsum(overflow) == 1)  # the first; the others may be its doing
-    free = known.movable & ~now.fixed & (now.passes < known.most)
+    free = here & known.movable & ~now.fixed & (now.passes < known.most)
     want = free & (overflow | (finite & (np.abs(np.expm1(off)) > known.tolerance)))
     stage = np.min(known.stage, where=want, initial=_LAST)
     moving = free & (finite | overflow) & (known.stage == stage)
@@ -110,28 +117,10 @@ def _plan(known: Known, now: Search, mean: np.ndarray) -> tuple[np.ndarray, np.n
     if not known.variance:
         return step, none
     # A bias is shifted once the scales up to it are right: the variance stays as it is.
-    off_centre = known.shiftable & finite & (np.abs(mean) > known.tolerance * np.exp(statistic / 2))
+    off_centre = here & known.shiftable & finite & (np.abs(mean) > known.tolerance * np.exp(statistic / 2))
     off_centre = off_centre & (now.passes < known.most) & (known.stage < stage)
     first = off_centre & (known.stage == np.min(known.stage, where=off_centre, initial=_LAST))
     return none if first.any() else step, np.where(first, -mean, 0)
-
-
-@functools.lru_cache(maxsize=8)
-def _pieces(products: Products, partial: bool, key: Any) -> Pieces:
-    """The model, evaluated: leaves, state, batch, key -> sums. `key`: the shape and dtype of one."""
-    params, state = products.abstract
-    sums = functools.partial(products.sums, partial=partial)
-    return Pieces(sums, jax.tree.leaves(params), state, products.arguments, key)
-
-
-def _together(figures: Sequence[Figures]) -> Figures:
-    """Of several batches: the means of squares and values."""
-
-    def pooled(logs: Sequence[np.ndarray]) -> np.ndarray:
-        return np.logaddexp.reduce(logs, axis=0) - math.log(len(logs))
-
-    log, mean, gradient = zip(*figures, strict=True)
-    return Figures(pooled(log), np.mean(mean, axis=0), None if gradient[0] is None else pooled(gradient))
 
 
 def lsuv(case: Case) -> Outcome:
@@ -145,7 +134,7 @@ def dependence_of(case: Case) -> Dependence:
     if any(case.bias):  # shifted biases are of no degree in anything
         count = len(case.own)
         known = known._replace(degrees=np.eye(count), bends=np.ones((count, count), bool))
-    return known._replace(degrees=np.tril(known.degrees), bends=np.tril(known.bends, -1))
+    return known._replace(degrees=np.tril(known.degrees), bends=np.tril(known.bends))
 
 
 def run(case: Case, dependence: Dependence, before: np.ndarray | None = None) -> Outcome:
@@ -161,33 +150,72 @@ def run(case: Case, dependence: Dependence, before: np.ndarray | None = None) ->
         shiftable=np.array([bool(layers) for layers in case.bias]), targets=np.log(case.targets),
         tolerance=case.tolerance, most=case.passes, variance=case.statistic == "variance",
     )  # fmt: skip
-    products, owner, bias = (
-        case.products,
-        ownership(case.products, case.own),
-        ownership(case.products, case.bias),
-    )
-    pieces = _pieces(products, before is not None, jax.ShapeDtypeStruct(case.key.shape, case.key.dtype))
-    now, running = Search(np.where(own > 0, 2 * own, 2.0)), True
-    while running:
-        leaves = scaled_leaves(case.leaves, owner, np.exp(now.scale), bias, now.shift)
-        each = [products.told(pieces(leaves, case.state, batch, case.key)) for batch in case.batches]
+    front, now = Front(case, before is not None), Search(np.where(own > 0, 2 * own, 2.0))
+
+    def read(figures: Figures) -> np.ndarray:
+        return statistic_of(case.products, figures, known.variance, before)
+
+    earlier = front.at[None, :] < front.at[:, None]
+    if (dependence.bends & movable & earlier).any():  # afterwards it cannot be told what was there before
         with np.errstate(all="ignore"):
-            figures = _together(each)
-            idle = now.see(known, statistic_of(products, figures, known.variance, before))
-            running = now.move(*_plan(known, now, figures.mean)) or idle
+            now.first = read(front.all())
+        front.begin()
+    power = np.where(np.diagonal(dependence.bends), 0.0, own)
+    block, figures = 0, None
+    while block < len(front):
+        front.run(block)
+        here = front.at == block
+        if here.any():
+            figures = front.figures()
+            with np.errstate(all="ignore"):
+                idle = now.see(known, read(figures), here)
+                step, shift = _plan(known, now, figures.mean, here)
+            moved = now.move(step, shift) | idle
+            if moved.any():
+                in_place = front.scale(block, moved, now.scale, now.shift)
+                if not in_place:
+                    front.begin()
+                    block = 0
+                    continue
+                if not _followed(front, known, now, block, moved, step, power):
+                    continue
+        front.leave(block)
+        block += 1
     last = np.exp(now.statistic)
     return Outcome(
         np.exp(now.scale), now.shift, np.exp(now.first), last, now.passes,
-        status_of(case, last, now.fixed, now.passes), now.evaluations, leaves=leaves, seen=figures,
+        status_of(case, last, now.fixed, now.passes), front.evaluations, leaves=front.leaves, seen=figures,
     )  # fmt: skip
+
+
+def _followed(
+    front: Front,
+    known: Known,
+    now: Search,
+    block: int,
+    moved: np.ndarray,
+    step: np.ndarray,
+    power: np.ndarray,
+) -> bool:
+    """Whether the step need not be measured: the one site that moved is at its target, because its value, and what
+    else the block passes on, is a power of its scale."""
+    (site, *others) = np.flatnonzero(moved)
+    change = 2 * power[site] * step[site]
+    now_at, target = now.statistic[site], known.targets[site]
+    if others or not power[site] or not abs(np.expm1(now_at + change - target)) <= known.tolerance:
+        return False
+    if max(abs(now_at), abs(target)) > _SAFE or not front.follow(block, int(site), float(step[site])):
+        return False
+    now.follow(int(site), float(change))
+    return True
 
 
 def stages(known: Dependence, movable: np.ndarray) -> np.ndarray:
     """By site, how many others must have come to rest one after the other before its statistic is a power."""
     out = np.zeros(len(movable), np.int32)
     for n in range(len(out)):
-        bends, powers = known.bends[n] & movable, (known.degrees[n] != 0) & movable
-        out[n] = max([0, *(out[bends] + 1), *out[powers]])
+        bends, powers = known.bends[n, :n] & movable[:n], (known.degrees[n] != 0) & movable
+        out[n] = max([0, *(out[:n][bends] + 1), *out[powers]])
     return out
 
 

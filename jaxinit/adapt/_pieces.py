@@ -2,26 +2,31 @@
 
 What a search over scales asks of a model is short work after a long compilation. Most models repeat themselves: a stack
 of equal layers is one layer, compiled once and called again and again, and the next model of such layers compiles
-nothing. The function is traced as a whole; a piece is what one of its outputs needs, and no earlier one did.
+nothing. The function is traced as a whole; a piece is what one of its outputs needs, and no earlier one did. All are
+compiled beside one another, while the first ones run already.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.extend import core
 
-from jaxinit.probe import _equations as equations
+from jaxinit._core import compiling
+from jaxinit.probe import Form, equations, form_of, form_of_number
 
-__all__ = ["Pieces"]
+__all__ = ["Pieces", "times"]
 
 #: Programs kept.
 _KEPT = 1024
+#: Programs that are compiled at the same time.
+_AT_ONCE = 2
 
 
 class Pieces:
@@ -54,10 +59,12 @@ class Pieces:
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
         self._tree = jax.tree.structure(shapes)
         flat = _Flat(closed)
-        self._given, self._constants, self._outs = flat.given, flat.constants, flat.outs
+        self._given, self._constants = flat.given, flat.constants
+        self._outs, self._shapes = flat.outs, flat.shapes
         self._chain: list[_Piece] = []
-        kept = {out for out in flat.outs if isinstance(out, int)}
-        later = set(kept)
+        self._returned = {out for out in flat.outs if isinstance(out, int)}
+        self._compiling: dict[Any, Future[Any]] = {}
+        later = set(self._returned)
         for steps in reversed(flat.pieces()):
             made = {n for step in steps for n in step.made}
             used = dict.fromkeys(n for step in steps for n in step.given if isinstance(n, int))
@@ -65,31 +72,121 @@ class Pieces:
             outputs = tuple(n for step in steps for n in step.made if n in later)
             done = tuple({*inputs, *outputs} - later)
             later |= set(inputs)
-            self._chain.append(_Piece(_program(_Alike(steps, inputs, outputs)), inputs, outputs, done))
+            program = _program(_Alike(steps, inputs, outputs))
+            self._chain.append(_Piece(program, steps, inputs, outputs, done))
         self._chain.reverse()
+
+    def __len__(self) -> int:
+        return len(self._chain)
 
     @property
     def programs(self) -> list[Any]:
         """The compiled function of each piece, in their order."""
         return [piece.program for piece in self._chain]
 
+    def compile(self) -> None:
+        """Begin to compile for arrays on the default device, and `times` for what is passed on; a piece that is run
+        waits for its own program only."""
+        pool, sizes = ThreadPoolExecutor(_AT_ONCE), set[Any]()
+        for n, program in enumerate(self.programs):
+            if program not in self._compiling:
+                self._compiling[program] = pool.submit(self.lowered(n).compile)
+            passed = {self._shapes[out] for out in self._chain[n].outputs if out not in self._returned}
+            for shape in passed - sizes:
+                if np.issubdtype(shape.dtype, np.floating):
+                    factor = jax.ShapeDtypeStruct((), shape.dtype)
+                    pool.submit(times.lower(_struct(shape), factor).compile)
+            sizes |= passed
+        pool.shutdown(wait=False)
+
+    def lowered(self, n: int, **choices: Any) -> Any:
+        """Piece n, lowered for arrays of its shapes."""
+        given = [_struct(self._shapes[number]) for number in self._chain[n].inputs]
+        return self._chain[n].program.trace(*given).lower(**choices)
+
     def __call__(self, *args: Any) -> Any:
-        values = dict(zip(self._given, jax.tree.leaves(args), strict=True)) | self._constants
-        for piece in self._chain:
-            outs = piece.program(*(values[n] for n in piece.inputs))
-            values.update(zip(piece.outputs, outs, strict=True))
-            for n in piece.done:
-                del values[n]
-        return jax.tree.unflatten(
-            self._tree, [values[out] if isinstance(out, int) else out.val for out in self._outs]
-        )
+        values = self.begin(*args)
+        for n in range(len(self)):
+            self.run(n, values)
+            self.leave(n, values)
+        return self.returned(values)
+
+    def begin(self, *args: Any) -> dict[int, Any]:
+        """The values that are there before the first piece, by number: those of `args` first."""
+        return dict(zip(self._given, jax.tree.leaves(args), strict=True)) | self._constants
+
+    def run(self, n: int, values: dict[int, Any]) -> None:
+        """Add the values that piece n passes on; it can be run again until it is left."""
+        piece = self._chain[n]
+        if piece.program in self._compiling:
+            self._compiling.pop(piece.program).result()
+        outs = piece.program(*(values[n] for n in piece.inputs))
+        values.update(zip(piece.outputs, outs, strict=True))
+
+    def leave(self, n: int, values: dict[int, Any]) -> None:
+        """Forget what no later piece needs."""
+        for number in self._chain[n].done:
+            del values[number]
+
+    def returned(self, values: dict[int, Any]) -> Any:
+        """What the function returns; zeros for what has not been computed yet."""
+
+        def value(out: Any) -> Any:
+            if not isinstance(out, int):
+                return out.val
+            shape = self._shapes[out]
+            return values[out] if out in values else np.zeros(shape.shape, shape.dtype)
+
+        return jax.tree.unflatten(self._tree, [value(out) for out in self._outs])
+
+    def makers(self) -> list[int]:
+        """By leaf of what the function returns, the piece that computes it; -1 where none does."""
+        maker = {number: n for n, piece in enumerate(self._chain) for number in piece.outputs}
+        return [maker.get(out, -1) if isinstance(out, int) else -1 for out in self._outs]
+
+    def first_use(self) -> dict[int, int]:
+        """By number, the first piece that a value is given to."""
+        out: dict[int, int] = {}
+        for n, piece in enumerate(self._chain):
+            for number in piece.inputs:
+                out.setdefault(number, n)
+        return out
+
+    def powers(self, n: int, scaled: Collection[int], zero: Collection[int]) -> dict[int, float] | None:
+        """If the inputs `scaled` of piece n are multiplied by s > 0, the values it passes on (beside what the function
+        returns) are multiplied by s to these powers; None if one of them is not, for all that is known.
+
+        `zero`: inputs that are 0.
+        """
+        forms: dict[int, Form] = {
+            number: Form({0: 1.0}, 0) if number in scaled else Form({}, 0, number in zero)
+            for number in self._chain[n].inputs
+        }
+        for eqn, given, made in self._chain[n].steps:
+            of = form_of(eqn, [forms[v] if isinstance(v, int) else form_of_number(v.val) for v in given])
+            forms.update(dict.fromkeys(made, of))
+        passed = {number: forms[number] for number in self._chain[n].outputs if number not in self._returned}
+        if any(form.bends for form in passed.values()):
+            return None
+        return {number: form.degrees.get(0, 0.0) for number, form in passed.items() if form.degrees.get(0)}
+
+
+@jax.jit
+def times(value: Any, factor: Any) -> Any:
+    """What follows from a value that is a power of a scale, when that is changed."""
+    return value * factor
+
+
+def _struct(aval: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type)
 
 
 class _Piece(NamedTuple):
-    """A compiled function, the numbers of the values that it is given and returns, and those that nothing needs after
-    it."""
+    """A compiled function, its equations, the numbers of the values that it is given and returns, and those that
+    nothing needs after it."""
 
     program: Any
+    steps: Sequence[_Step]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     done: tuple[int, ...]
@@ -106,27 +203,34 @@ class _Step(NamedTuple):
 class _Flat:
     """A program with its calls written out, also those with a derivative of their own; values are numbered.
 
-    `given`: the inputs; `constants`: the arrays that the program holds; `outs`: numbers, or literals.
+    `given`: the inputs; `constants`: the arrays that the program holds; `outs`: numbers, or literals; `shapes`: of all
+    values, by number.
     """
 
     def __init__(self, closed: core.ClosedJaxpr) -> None:
         self.constants: dict[int, Any] = {}
+        self.shapes: dict[int, Any] = {}
         self._steps: list[_Step] = []
         self._count = itertools.count()
-        self.given = [next(self._count) for _ in closed.jaxpr.invars]
+        self.given = [self._numbered(v) for v in closed.jaxpr.invars]
         self.outs = self._write(closed, self.given)
+
+    def _numbered(self, variable: Any) -> int:
+        number = next(self._count)
+        self.shapes[number] = equations.aval(variable)
+        return number
 
     def _write(self, closed: core.ClosedJaxpr, given: Sequence[Any]) -> list[Any]:
         jaxpr = closed.jaxpr
         at: dict[Any, Any] = dict(zip(jaxpr.invars, given, strict=True))
         for variable, value in zip(jaxpr.constvars, closed.consts, strict=True):
-            at[variable] = next(self._count)
+            at[variable] = self._numbered(variable)
             self.constants[at[variable]] = value
         for eqn in jaxpr.eqns:
             operands = [v if isinstance(v, core.Literal) else at[v] for v in eqn.invars]
             body = equations.only_body(eqn)
             if body is None:
-                made: list[Any] = [next(self._count) for _ in eqn.outvars]
+                made: list[Any] = [self._numbered(v) for v in eqn.outvars]
                 self._steps.append(_Step(eqn, tuple(operands), tuple(made)))
             else:
                 made = self._write(body, operands)
@@ -188,7 +292,8 @@ class _Alike:
 
 @functools.lru_cache(maxsize=_KEPT)
 def _program(piece: _Alike) -> Any:
-    return jax.jit(piece.__call__)
+    options = compiling.options(jax.default_backend(), "brief")
+    return jax.jit(piece.__call__, compiler_options=options or None)
 
 
 class _Itself:

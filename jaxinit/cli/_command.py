@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import textwrap
 from typing import Any
 
 from jaxinit.cli import _options
@@ -16,7 +18,7 @@ def add(
         name,
         parents=[common],
         help=what,
-        description=description,
+        description=textwrap.fill(description, shutil.get_terminal_size().columns - 2),
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

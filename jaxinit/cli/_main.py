@@ -8,9 +8,11 @@ shows the traceback instead.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxinit import __version__
@@ -102,18 +104,47 @@ def _one_line(error: BaseException) -> str:
     return " ".join(first.split()) or type(error).__name__
 
 
+@contextlib.contextmanager
+def _writable(folder: str | None) -> Iterator[None]:
+    """The folder of --out is there, and takes files, before anything is computed; gone if nothing came of it."""
+    if folder is None:
+        yield
+        return
+    target = Path(folder)
+    new = not target.exists()
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {folder!r} cannot be made: {error.strerror}") from None
+    if not os.access(target, os.W_OK | os.X_OK):
+        raise ValueError(f"--out {folder!r} cannot be written to")
+    try:
+        yield
+    finally:
+        if new and not any(target.iterdir()):
+            target.rmdir()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. `argv` is `sys.argv[1:]` by default."""
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without ⟨z²⟩ shows ? and goes on
-    options = parser().parse_args(words)
+    top = parser()
+    if not words:
+        top.print_help(sys.stderr)
+        top.exit(2)
+    options = top.parse_args(words)
     out = Output(as_json=options.json, quiet=options.quiet, plain=options.plain, words=words)
     try:
-        code = options.run(options, out) or 0
+        with _writable(options.out):
+            code = options.run(options, out) or 0
     except KeyboardInterrupt as stop:
         print("jaxinit: interrupted", *getattr(stop, "__notes__", ()), sep="\n", file=sys.stderr)
+        if argv is None:  # programs may still run in threads of JAX, whose end would be waited for, or crash
+            sys.stdout.flush()
+            os._exit(130)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `jaxinit ... | head` is no error

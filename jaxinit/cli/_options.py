@@ -70,9 +70,10 @@ def initializer(text: str) -> Any:
     Nothing is evaluated but literals.
     """
     from jaxinit import initializers
+    from jaxinit.initializers._catalogue import resolve
 
     if "(" not in text:
-        return initializers.get(text)
+        return resolve("jaxinit", "--init", text)
     rule = f"--init {text!r}: write a name such as he, or a call such as normal(stddev=0.1)"
     try:
         call = ast.parse(text, mode="eval").body
@@ -85,7 +86,7 @@ def initializer(text: str) -> Any:
     name = call.func.id
     factory = getattr(initializers, name, None)
     if name in ("get", "names", "fans", "from_config") or name not in initializers.__all__ or factory is None:
-        initializers.get(name)  # an unknown name: the error lists the nearest
+        resolve("jaxinit", "--init", name)  # an unknown name: the error lists the nearest
         raise ValueError(f"{rule}; the aliases of names take no arguments, {name!r} is one")
     return initializers.get(factory(*arguments, **keywords))
 

@@ -51,7 +51,8 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     own.add_argument("--train", action="store_true", help="tell the model that it is being trained")
     own.add_argument("--forward-only", action="store_true", help="leave the gradients out")
     own.add_argument(
-        "--fail-on", choices=("error", "warning", "note"), help="exit with code 3 if there is such a finding, or worse"
+        "--fail-on", choices=("error", "warning", "likely", "note"),
+        help="exit with code 3 if there is such a finding, or worse",
     )  # fmt: skip
     own.add_argument("--rows", type=int, default=40, metavar="N", help="rows of the table (default: 40)")
     _machine.add(own, batch=False)

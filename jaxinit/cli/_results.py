@@ -18,11 +18,11 @@ POINTS = 8
 
 def show_table(out: Output, content: Any) -> None:
     """A plain table of `jaxinit.report` under its title and over its note, which are wider than narrow tables."""
-    from rich.table import Table
+    from jaxinit.records._fitted import FittedTable
 
-    table = Table()
+    table = FittedTable()
     for i, header in enumerate(content.headers):
-        table.add_column(header, justify="right" if i or header == "layer" else "left")
+        table.add_column(header, justify="right" if i or header == "layer" else "left", no_wrap=bool(i))
     for row in content.rows:
         table.add_row(*row)
     for part in (content.title, table, content.note):

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from jaxinit.diagnose import thresholds as at
-from jaxinit.diagnose._case import Case, finding
-from jaxinit.diagnose._certainty import Figure
+from jaxinit.diagnose._case import Case, finding, most_severe
+from jaxinit.diagnose._certainty import Figure, how_sure, more_seeds
 from jaxinit.diagnose._profile import is_exponential, wander
 from jaxinit.diagnose._verdict import among_, place
 from jaxinit.records import Finding, Statistic
@@ -16,6 +16,8 @@ from jaxinit.records._depth import positions
 
 #: Inputs that start closer than this are the same for every purpose: nothing can be said of their angle.
 _SAME = 1e-9
+#: Below this two inputs of float32 differ by rounding: how the rest of their distance wanders tells nothing.
+_BLIND = 1e-12
 #: Positions closer than this at the start are alike already; cosines in float32 are rounded by so much.
 _APART, _ROUNDING = 1e-2, 1e-6
 #: Seeds of which all have to agree: by chance with probability 2^-10 < 1e-3.
@@ -40,7 +42,10 @@ def distances(stat: Statistic | None) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def collapse(case: Case) -> list[Finding]:
-    """1 - c has fallen by more than exp(-6), surely; an error where bfloat16 no longer tells the inputs apart."""
+    """1 - c has fallen by more than exp(-6); an error where that is sure and bfloat16 no longer tells the inputs apart.
+
+    A note where it has done so in the networks seen, but the walk of narrow layers may explain it.
+    """
     r, out = case.record, []
     for kind, sites in case.families:
         found = distances(r.one_minus_correlation)
@@ -48,12 +53,15 @@ def collapse(case: Case) -> list[Finding]:
             return []
         value, error, most = found
         index = sites[np.isfinite(value[sites]) & (value[sites] >= 0.0) & ~case.single[sites]]
+        blind = np.flatnonzero(value[index] < _BLIND)
+        index = index[: blind[0] + 1] if blind.size else index
         if len(index) < 2:
             continue
         first, last = int(index[0]), int(index[-1])
         share = math.exp(at.COLLAPSE_LOG)
-        ratio, p_value = _fallen(case, index, value[index], error[index], float(most[last]))
-        if p_value >= at.SURE:
+        ratio, p_value = _fallen(case, index, np.maximum(value[index], _BLIND), float(most[last]))
+        severity = how_sure(p_value) or ("note" if ratio < share else None)
+        if severity is None:
             continue
         dof = max(r.count - 1, 1) if r.count else math.inf
         blurred = Figure(value[last], float(error[last]), dof).p_below(at.BF16_ONE_MINUS_C) < at.SURE
@@ -71,13 +79,17 @@ def collapse(case: Case) -> list[Finding]:
             f"Inputs become alike{among}: 1 - c falls {how}, from {value[first]:.2g} at {place(r.sites[first])} to "
             f"{value[last]:.2g} at {place(r.sites[last])}."
         )
+        blurred = blurred and severity == "warning"
         if blurred:
             text += " bfloat16 no longer tells them apart."
+        if severity == "note":
+            text += " Layers this narrow for their number may do that by chance: wider ones would tell."
+        text += more_seeds(severity, p_value, r.count)
         remedy = case.rescale if steady and "critical" in case.rescale else case.damp
         out.append(
             finding(
                 "collapse",
-                "error" if blurred else "warning",
+                "error" if blurred else severity,
                 text,
                 (r.sites[first], r.sites[last]),
                 (
@@ -86,14 +98,14 @@ def collapse(case: Case) -> list[Finding]:
                 ),
                 share,
                 p_value,
-                remedy,
+                "" if severity == "note" else remedy,
                 at.COLLAPSE_SOURCE,
                 least=0.0,
                 first=float(value[first]),
                 last=float(value[last]),
             )
         )
-    return sorted(out, key=lambda f: f.value)[:1]
+    return most_severe(out, lambda f: f.value)
 
 
 def rank_collapse(case: Case) -> list[Finding]:
@@ -109,8 +121,9 @@ def rank_collapse(case: Case) -> list[Finding]:
         if len(index) < 2 or value[index[0]] < _APART:
             continue
         first, last = int(index[0]), int(index[-1])
-        ratio, p_value = _fallen(case, index, value[index], error[index], float(most[last]))
-        if p_value >= at.SURE:
+        ratio, p_value = _fallen(case, index, value[index], float(most[last]))
+        severity = how_sure(p_value)
+        if severity is None:
             continue
         among = among_(kind, len(index))
         text = (
@@ -124,8 +137,8 @@ def rank_collapse(case: Case) -> list[Finding]:
         out.append(
             finding(
                 "rank_collapse",
-                "warning",
-                text,
+                severity,
+                text + more_seeds(severity, p_value, r.count),
                 (r.sites[first], r.sites[last]),
                 ("(1 - c) of positions at the last site over that at the first", figure),
                 math.exp(at.COLLAPSE_LOG),
@@ -137,32 +150,25 @@ def rank_collapse(case: Case) -> list[Finding]:
                 last=float(value[last]),
             )
         )
-    return sorted(out, key=lambda f: f.value)[:1]
+    return most_severe(out, lambda f: f.value)
 
 
-def _fallen(
-    case: Case, index: np.ndarray, value: np.ndarray, error: np.ndarray, most: float
-) -> tuple[float, float]:
+def _fallen(case: Case, index: np.ndarray, value: np.ndarray, most: float) -> tuple[float, float]:
     """(1 - c) at the last site over that at the first, and the p-value of a fall by more than the threshold.
 
     1 - c has heavy tails over seeds in narrow networks, so that its mean over a few is too low: its steps from site
     to site tell how far it wanders, and half the variance of that walk is granted (as for `Change.annealed`). With
     ten seeds and more every one of them has to lie below the threshold, which has probability 2^-count if half of
-    all networks do. Where 1 - c is exactly 0 at some site there is no logarithm: last - e^-6 first is tested.
+    all networks do.
     """
     ratio, count = float(value[-1] / value[0]), case.record.count
     share = math.exp(at.COLLAPSE_LOG)
     if count >= _ALL and most >= share * value[0]:
         return ratio, 1.0
-    if (value > 0.0).all():
-        log = np.log(value)
-        strands = [wander(log[np.isin(index, strand)]) for strand in case.strands(index)]
-        walk = max(strands) if count else 0.0
-        return ratio, Figure(math.log(ratio) + 0.5 * walk**2, walk, count + len(value)).p_below(
-            at.COLLAPSE_LOG
-        )
-    gap = float(value[-1] - share * value[0])
-    return ratio, Figure(gap, float(error[-1] + share * error[0]), max(count - 1, 1)).p_below(0.0)
+    log = np.log(value)
+    walk = max(wander(log[np.isin(index, strand)]) for strand in case.strands(index)) if count else 0.0
+    fall = Figure(math.log(ratio) + 0.5 * walk**2, walk, count + len(value))
+    return ratio, fall.p_below(at.COLLAPSE_LOG)
 
 
 def bfloat16(case: Case) -> list[Finding]:

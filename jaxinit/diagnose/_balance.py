@@ -8,52 +8,75 @@ import math
 import numpy as np
 
 from jaxinit.diagnose import thresholds as at
-from jaxinit.diagnose._case import BLOCKS, Case, finding, level, roles
-from jaxinit.diagnose._certainty import Figure
+from jaxinit.diagnose._case import BLOCKS, Case, finding, level, most_severe, roles
+from jaxinit.diagnose._certainty import Figure, how_sure, log_mean, more_seeds, trigamma
+from jaxinit.diagnose._gains import behind
+from jaxinit.diagnose._profile import seen_units
 from jaxinit.diagnose._verdict import among_, place
 from jaxinit.records import Finding
 from jaxinit.records._tables import format_log
 
 _LEAST = 5
-_DECADE = 1.0 / math.log(10.0)
+#: Numbers of which a mean square is judged.
+_FEWEST = 4
+_LN10 = math.log(10.0)
+_DECADE = 1.0 / _LN10
 
 
 def steps(case: Case) -> list[Finding]:
-    """The layer into which the signal's second moment jumps, against the steps of its neighbours."""
-    if case.forward is None:
+    """The layer into which the signal's second moment jumps, against the steps of its neighbours.
+
+    The scatter of the steps is the error of each; where a step leads through fewer units than most do, the variance of
+    the log of their mean square is added, and what that log is below the log of the mean is taken out. What was seen in
+    less than a few numbers is not judged.
+    """
+    if case.lengths is None:
         return []
-    out = []
+    count = case.record.count
+    out, seen, drift = [], seen_units(case.record, count), _drift(case)
     for kind, sites in case.families:
-        p = case.within(case.forward, sites)
+        p = case.within(case.lengths, sites)
         if len(p.sites) < _LEAST:
             continue
-        step = np.diff(p.log)
-        usual = _usual(p.sites, step)
-        deviation = np.nan_to_num(step - usual)
-        if not np.isfinite(usual).any():
-            continue
-        scale = max(1.4826 * float(np.median(np.abs(deviation[np.isfinite(usual)]))), 0.1)
-        i = int(np.argmax(np.abs(deviation)))
-        score = abs(float(deviation[i])) / scale
+        at_sites = np.array([case.record.sites.index(site) for site in p.sites])
+        length = p.log - drift[at_sites]
+        step = np.diff(length)
+        usual, known = _usual(p.sites, length)
+        deviation = step - usual
+        scatter = deviation[known] if known.any() else step - np.median(step)
+        scale = max(1.4826 * float(np.median(np.abs(scatter))), 0.1)
+        size = np.abs(deviation)
+        few, judged = _of_few(seen[at_sites])
+        judged[-1] &= deviation[-1] > 0.0  # a small output is no fault: a head that starts small, or at zero
+        errors = np.hypot(scale, few)
+        i = int(np.argmax(np.where(judged, (size - _LN10) / errors, -math.inf)))
+        score = float(size[i]) / scale
         # One site that is off makes two steps, there and back: it stands between them.
         back = i > 0 and -deviation[i - 1] * np.sign(deviation[i]) > 0.5 * abs(deviation[i])
         odd = p.sites[i] if back else p.sites[i + 1]
-        # The scatter of the other steps is the error of one, whatever it comes from.
-        decades = Figure(abs(float(deviation[i])), scale, len(step) - 1, f"{len(step)} steps").scaled(_DECADE)
-        p_value = decades.p_above(math.log10(at.STEP_FACTOR)) * len(step)
-        if score < at.STEP_SCORE or p_value >= at.SURE:
+        decades = Figure(float(size[i]), float(errors[i]), len(step) - 1, f"{len(step)} steps").scaled(
+            _DECADE
+        )
+        # Every step is tried; one known far better than this one is no second chance of its size.
+        tried = float(np.minimum(np.square(errors / errors[i]), 1.0).sum())
+        p_value = decades.p_above(math.log10(at.STEP_FACTOR)) * tried
+        severity = how_sure(p_value)
+        if score < at.STEP_SCORE or severity is None or not judged[i]:
             continue
         among = among_(kind, len(p.sites))
+        elsewhere = (
+            "elsewhere" if known[i] else f"to the {'largest' if deviation[i] > 0 else 'smallest'} elsewhere"
+        )
         text = (
             f"{place(odd)} disagrees with its neighbours{among}: the second moment changes by "
-            f"×{format_log(float(step[i]))} from {place(p.sites[i])} to {place(p.sites[i + 1])}, "
-            f"by ×{format_log(float(usual[i]))} elsewhere."
+            f"×{format_log(float(p.log[i + 1] - p.log[i]))} from {place(p.sites[i])} to {place(p.sites[i + 1])}, "
+            f"by ×{format_log(float(usual[i]))} {elsewhere}."
         )
         out.append(
             finding(
                 "step",
-                "warning",
-                text,
+                severity,
+                text + more_seeds(severity, p_value, count),
                 (odd,),
                 ("decades of the step beyond the median step", decades),
                 math.log10(at.STEP_FACTOR),
@@ -63,29 +86,59 @@ def steps(case: Case) -> list[Finding]:
                 score=score,
             )
         )
-    return sorted(out, key=lambda f: -f.value)[:1]
+    return most_severe(out, lambda f: -f.value)
 
 
-def _usual(sites: tuple[str, ...], step: np.ndarray) -> np.ndarray:
-    """The median step between sites of the same roles in their blocks, of three or more such; else that of all.
+def _drift(case: Case) -> np.ndarray:
+    """What the logarithm of a mean square of few normal numbers is below that of their variance; 0 of many.
+
+    Where examples or positions are averaged before the logarithm is taken, how many they count for is not known.
+    """
+    r = case.record
+    if not r.count or r.pooled > 1 or any(len(s.shape) > 2 for s in r.layout):
+        return np.zeros(case.depth)
+    return np.array([log_mean(0.5 * n) if n else 0.0 for n in seen_units(r, 1)])
+
+
+def _of_few(seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Standard deviation of the log of each step that comes from few units, beyond the median step's, and whether they
+    are enough to judge it. Nothing is added where their number is not known, or where theory knows all.
+    """
+    if not seen.all():
+        return np.zeros(len(seen) - 1), np.ones(len(seen) - 1, bool)
+    variance = np.array([trigamma(0.5 * n) for n in seen])
+    both = variance[1:] + variance[:-1]
+    enough = np.minimum(seen[1:], seen[:-1]) >= _FEWEST
+    return np.sqrt(np.maximum(both - np.median(both), 0.0)), enough
+
+
+def _usual(sites: tuple[str, ...], length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The median step between sites of the same roles in their blocks, of three or more such, else that of all; and
+    where that is known.
 
     What every block does alike is made so: the last layer of each residual branch may start small. Where the stream
-    enters the blocks, or leaves them, nothing tells what is usual: nan.
+    enters the blocks, or leaves them, no step is known to be usual: any is that leads to a length seen elsewhere.
     """
-    own = roles(sites)
+    own, step = roles(sites), np.diff(length)
     pairs = list(itertools.pairwise(own))
-    usual = np.full(step.shape, np.median(step))
+    usual, known = np.full(step.shape, np.median(step)), np.ones(step.shape, bool)
     for i, pair in enumerate(pairs):
         alike = np.array([other == pair for other in pairs])
         if alike.sum() >= BLOCKS:
             usual[i] = np.median(step[alike])
         elif any(own.count(one) >= BLOCKS for one in pair):
-            usual[i] = np.nan
-    return usual
+            others = np.delete(length, i + 1)
+            usual[i] = np.clip(length[i + 1], others.min(), others.max()) - length[i]
+            known[i] = False
+    return usual, known
 
 
 def imbalance(case: Case) -> list[Finding]:
-    """The layer whose weights' relative gradient is furthest from its like, by a factor 100 and more."""
+    """The layer whose weights' relative gradient is furthest from its like, by a factor 100 and more.
+
+    What a gain near zero explains is no imbalance: where one may lie on the way, the figure is the nearer to its like
+    of those with it and without.
+    """
     r = case.record
     name = "update_ratio" if r.update_ratio is not None else "weight_grad_norm"
     stat = getattr(r, name)
@@ -96,14 +149,18 @@ def imbalance(case: Case) -> list[Finding]:
     index = np.flatnonzero(np.isfinite(log))
     if len(index) < 3:
         return []
-    usual = level([r.sites[i] for i in index], log[index])
-    worst = int(np.argmax(np.abs(log[index] - usual)))
-    i, away = int(index[worst]), float(log[index[worst]] - usual[worst])
+    without = log[index] - behind(case)[index]
+    usual = level([r.sites[i] for i in index], without)
+    apart = np.stack([log[index], without]) - usual
+    nearer = np.take_along_axis(apart, np.abs(apart).argmin(axis=0)[None], axis=0)[0]
+    worst = int(np.argmax(np.abs(nearer)))
+    i, away = int(index[worst]), float(nearer[worst])
     noise = 0.0 if stat.count < 2 else float(np.nan_to_num(error[i]))
     dof = stat.count - 1 if stat.count > 1 else math.inf
     decades = Figure(abs(away), noise, dof, case.basis).scaled(_DECADE)
     p_value = decades.p_above(math.log10(at.IMBALANCE)) * len(index)
-    if p_value >= at.SURE:
+    severity = how_sure(p_value)
+    if severity is None:
         return []
     what = "gradient over norm of the weights" if name == "update_ratio" else "gradient of the weights"
     text = (
@@ -113,8 +170,8 @@ def imbalance(case: Case) -> list[Finding]:
     return [
         finding(
             "imbalance",
-            "warning",
-            text,
+            severity,
+            text + more_seeds(severity, p_value, stat.count),
             (r.sites[i],),
             (f"decades from the median {name}", decades),
             math.log10(at.IMBALANCE),

@@ -7,7 +7,7 @@ import functools
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from jaxinit.diagnose._certainty import Figure
 from jaxinit.diagnose._profile import Profile, exists, profile
 from jaxinit.diagnose._verdict import STEPS
 from jaxinit.records import Finding, Propagation, Site, Statistic
+from jaxinit.records._depth import positions
+from jaxinit.records._diagnosis import SEVERITIES
 
 #: Share of exact zeros that a ReLU on symmetric pre-activations leaves, give or take small width.
 _HALF = (0.4, 0.6)
@@ -41,6 +43,19 @@ class Case:
     @functools.cached_property
     def backward(self) -> Profile | None:
         return profile(self.record, "log_grad_second_moment")
+
+    @functools.cached_property
+    def lengths(self) -> Profile | None:
+        """As `forward`; where some networks die, of the mean second moment: a log of 0 has no mean."""
+        stat, log = self.record.second_moment, self.record.log_second_moment
+        if self.forward is None or stat is None or log is None or stat.mean.shape != log.mean.shape:
+            return self.forward
+        if not (np.isneginf(log.mean) & np.isfinite(log.max)).any():
+            return self.forward
+        with np.errstate(invalid="ignore", divide="ignore"):
+            logs = np.log(stat.mean).mean(axis=1), (stat.stderr / stat.mean).mean(axis=1)
+        whole = Profile(self.record.sites, positions(self.record.sites), *logs, stat.count, None)
+        return whole.at([self.record.sites.index(site) for site in self.forward.sites])
 
     @functools.cached_property
     def depth(self) -> int:
@@ -217,19 +232,33 @@ def role(site: str) -> str:
 def roles(sites: Sequence[str]) -> list[str]:
     """The `role` of each; of names side by side, as `up_0`, `down_0`, `up_1`, ..., the number is that of the block.
 
-    A number is taken for one where two names at least have three and more of them: in a plain stack each is a layer of
-    its own.
+    A number is taken for one where two names at least have three and more of them and take turns. In a plain stack each
+    is a layer of its own, and so it is in stacks one after the other: `down_0`, `down_1`, `down_2`, `up_2`, `up_1`, ...
     """
     split = [_NUMBERED.fullmatch(site) for site in sites]
     numbers: dict[tuple[str, str], set[str]] = {}
     for each in filter(None, split):
         numbers.setdefault((each["within"], each["name"]), set()).add(each["number"])
-    repeated = {name for name, own in numbers.items() if len(own) >= BLOCKS}
-    beside = Counter(within for within, _ in repeated)
+    many = {name for name, own in numbers.items() if len(own) >= BLOCKS}
+    inside = [each for each in split if each and each.group("within", "name") in many]
+    turns = many - _in_rows(inside)
+    beside = Counter(within for within, _ in turns)
     out = []
     for site, found in zip(sites, split, strict=True):
-        block = found and found.group("within", "name") in repeated and beside[found["within"]] > 1
+        block = found and found.group("within", "name") in turns and beside[found["within"]] > 1
         out.append(role("".join(found.group("within", "name", "rest")) if found and block else site))
+    return out
+
+
+def _in_rows(sites: Sequence[re.Match[str]]) -> set[tuple[str, str]]:
+    """Names, with what they lie in, that follow themselves with another number."""
+    out: set[tuple[str, str]] = set()
+    before: dict[str, re.Match[str]] = {}
+    for site in sites:
+        last = before.get(site["within"], site)
+        if last["name"] == site["name"] and last["number"] != site["number"]:
+            out.add((site["within"], site["name"]))
+        before[site["within"]] = site
     return out
 
 
@@ -245,6 +274,11 @@ def level(names: Sequence[str], values: np.ndarray) -> np.ndarray:
         if alike.sum() >= BLOCKS:
             usual[alike] = np.median(values[alike])
     return usual
+
+
+def most_severe(found: Sequence[Finding], rank: Callable[[Finding], float] = lambda f: 0.0) -> list[Finding]:
+    """The one finding of the highest severity, of several the first by `rank`; none of none."""
+    return sorted(found, key=lambda f: (SEVERITIES.index(f.severity), rank(f)))[:1]
 
 
 def finding(

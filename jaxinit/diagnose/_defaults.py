@@ -59,7 +59,6 @@ def wrong_default(case: Case) -> list[Finding]:
         return []
     _, default, whose, predicted = fits[0]
     rate = math.exp(measured.value / layers)
-    bad = graded[0] != "note"
     text = (
         f"{default} does this before {name} ({whose}): theory says ×{math.exp(predicted / layers):.3g} a layer, "
         f"measured ×{rate:.3g} [{math.exp(low / layers):.3g}, {math.exp(high / layers):.3g}]."
@@ -68,7 +67,7 @@ def wrong_default(case: Case) -> list[Finding]:
     return [
         finding(
             "wrong_default",
-            "warning" if bad else "note",
+            "warning" if graded[0] == "error" else graded[0],
             text,
             (p.sites[0], p.sites[-1]),
             ("log of the factor a layer", figure),

@@ -7,7 +7,17 @@ import re
 from collections.abc import Callable
 
 from jaxinit._core import checks
-from jaxinit.diagnose import _angles, _balance, _defaults, _numbers, _parameters, _scale, _units, _verdict
+from jaxinit.diagnose import (
+    _angles,
+    _balance,
+    _defaults,
+    _gains,
+    _numbers,
+    _parameters,
+    _scale,
+    _units,
+    _verdict,
+)
 from jaxinit.diagnose._case import Case
 from jaxinit.records import PROBE_STATISTICS, Diagnosis, Finding, Propagation
 from jaxinit.records._diagnosis import SEVERITIES
@@ -43,6 +53,7 @@ CHECKS = (
     Check("layers against their neighbours", _balance.steps, ("log_second_moment",)),
     Check("balance of the layers' gradients", _balance.imbalance, ("update_ratio", "weight_grad_norm")),
     Check("parameters without gradient", _parameters.without_gradient, ("parameters.gradient_norm",)),
+    Check("gains near zero", _gains.gains_near_zero, ("parameters.norm",)),
     Check("matrices stuck at zero", _parameters.stuck, ("parameters.gradient_norm",)),
     Check("size of the optimizer's steps", _parameters.steps, ("parameters.update_ratio",)),
     Check("bfloat16", _angles.bfloat16, ("one_minus_correlation",)),
@@ -81,15 +92,17 @@ def diagnose(propagation: Propagation) -> Diagnosis:
             `jaxinit.probe`. What was not recorded is not checked, and `skipped` says so.
 
     Returns:
-        A `Diagnosis`, true if there is neither an error nor a warning. Every finding says what, where, how surely
+        A `Diagnosis`, true if there is neither an error nor a warning. What would be a warning, but is not made sure by
+        the seeds (p < 1e-3), is "likely" while its estimate is beyond the threshold, and says how many seeds would
+        tell. Every finding says what, where, how surely
         (interval and p-value, from the standard errors over seeds; theory is exact), with what evidence, what to
         change, and where its threshold comes from (`jaxinit.diagnose.thresholds`).
 
     Checked are values that are not finite, zeros, sites without gradient, identical units, the range of float32,
     vanishing and exploding (forward, backward) and chaos, defaults known to be wrong, dead and saturated units,
     inputs, and positions of one input, that become alike, layers that disagree with their neighbours, balance of the
-    gradients, parameters that get no gradient, the size of the optimizer's first step (of a probe with `optimizer=`),
-    the resolution of bfloat16, and the spread between seeds.
+    gradients, parameters that get no gradient, gains near zero, the size of the optimizer's first step (of a probe
+    with `optimizer=`), the resolution of bfloat16, and the spread between seeds.
 
     Second moments of deep finite networks have heavy tails, so logarithms are used throughout; and the drift that
     width alone causes (about -5 depth / (2 width) in the log, for He-initialized ReLU) is taken out by the variance
@@ -127,9 +140,13 @@ def diagnose(propagation: Propagation) -> Diagnosis:
             continue
         checked.append(check.name)
         found += check.find(case)
-    severe = {f.kind for f in found if f.severity != "note"}
+    severe = {f.kind for f in found if f.severity in ("error", "warning")}
     explained = set().union(*(_EXPLAINS.get(kind, set()) for kind in severe))
-    kept = sorted((f for f in found if f.kind not in explained), key=lambda f: SEVERITIES.index(f.severity))
+    supposed = set().union(*(_EXPLAINS.get(f.kind, set()) for f in found if f.severity == "likely"))
+    kept = [
+        f for f in found if f.kind not in explained and not (f.severity == "likely" and f.kind in supposed)
+    ]
+    kept.sort(key=lambda f: SEVERITIES.index(f.severity))
     word = _verdict.word(kept) if checked else ""
     return Diagnosis(
         propagation.label, propagation.source, propagation.sites, propagation.count, tuple(kept), word,
@@ -146,20 +163,35 @@ def _recorded(record: Propagation, name: str) -> bool:
 
 def _sentence(record: Propagation, findings: list[Finding], word: str, checked: int) -> str:
     """The verdict: the worst finding and how many more there are; what the ends say where all is well."""
-    bad = [f for f in findings if f.severity != "note"]
+    bad = [f for f in findings if f.severity in ("error", "warning")]
+    likely = [f for f in findings if f.severity == "likely"]
     start = word[:1].upper() + word[1:]
     if not checked:
         return "Nothing that can be checked was recorded."
     if not bad:
-        notes = f"; {len(findings)} note{'s' * (len(findings) > 1)}" if findings else ""
+        others = len(findings) - len(likely)
+        notes = f"; {others} note{'s' * (others > 1)}" if others else ""
+        if likely:
+            return (
+                f"{start} as far as {_verdict.seeds(record.count)} tell{'s' * (record.count == 1)}, but likely "
+                f"{_verdict.WORDS[likely[0].kind]}: {_first(likely[0])}{_others(likely)}{notes}."
+            )
         ends = _verdict.sentence(record)
         silent = next((f for f in findings if f.kind == "zero_output"), None)
         if silent is not None:
             ends = f"up to {_verdict.place(silent.where[0])}, which starts at exactly 0 and passes no gradient back yet"
         return f"{start}: {ends}; {checked} checks passed{notes}."
-    more = f" ({len(bad) - 1} more finding{'s' * (len(bad) > 2)})" if len(bad) > 1 else ""
-    what = re.split(r"; |\. ", bad[0].what, maxsplit=1)[0].rstrip(".")
-    return f"{start}: {what[:1].lower()}{what[1:]}{more}."
+    return f"{start}: {_first(bad[0])}{_others(bad)}."
+
+
+def _first(found: Finding) -> str:
+    """The first statement of a finding, to go on with."""
+    what = re.split(r"; |\. ", found.what, maxsplit=1)[0].rstrip(".")
+    return f"{what[:1].lower()}{what[1:]}"
+
+
+def _others(found: list[Finding]) -> str:
+    return f" ({len(found) - 1} more finding{'s' * (len(found) > 2)})" if len(found) > 1 else ""
 
 
 def propagation_verdict(label: str, record: Propagation) -> _verdict.Verdict:

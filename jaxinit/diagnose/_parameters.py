@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxinit.diagnose import thresholds as at
 from jaxinit.diagnose._case import Case, finding, level
-from jaxinit.diagnose._certainty import Figure
+from jaxinit.diagnose._certainty import Figure, how_sure, more_seeds
 from jaxinit.records import Finding, ParameterStatistics
 from jaxinit.records._tables import format_log
 
@@ -121,19 +121,29 @@ def steps(case: Case) -> list[Finding]:
     away = figures[worst].value - middle
     size = Figure(abs(away), figures[worst].stderr, dof, case.basis)
     p_value = size.p_above(math.log10(at.IMBALANCE)) * len(index)
-    if p_value >= at.SURE:
+    severity = how_sure(p_value)
+    if severity is None:
         return []
     text = (
         f"{p.names[worst]} would be moved by {format_log(float(log[worst]))} of its norm in the optimizer's first "
         f"step, {10 ** abs(away):.3g} times {'more' if away > 0 else 'less'} than the median of its like "
         f"({10**middle:.3g}): its scale is out of step with the others'."
     )
-    return [_finding(case, p.names[worst], text, size, math.log10(at.IMBALANCE), p_value)]
+    return [_finding(case, p.names[worst], text, size, math.log10(at.IMBALANCE), p_value, severity)]
 
 
-def _finding(case: Case, name: str, text: str, figure: Figure, threshold: float, p_value: float) -> Finding:
+def _finding(
+    case: Case,
+    name: str,
+    text: str,
+    figure: Figure,
+    threshold: float,
+    p_value: float,
+    severity: str = "warning",
+) -> Finding:
+    text += more_seeds(severity, p_value, case.record.count)
     return finding(
-        "update_ratio", "warning", text, (name,), ("decades of the relative first step", figure), threshold, p_value,
+        "update_ratio", severity, text, (name,), ("decades of the relative first step", figure), threshold, p_value,
         case.rescale, at.STEP_RATIO_SOURCE,
     )  # fmt: skip
 

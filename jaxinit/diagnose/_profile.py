@@ -59,6 +59,12 @@ def units(record: Propagation) -> np.ndarray | None:
     return np.asarray(widths, dtype=float)
 
 
+def seen_units(record: Propagation, seeds: int) -> np.ndarray:
+    """How many units were seen at each site, in all seeds together; 0 where it is not known."""
+    known = np.array([s.units for s in record.layout], float) if record.layout else units(record)
+    return np.zeros(len(record.sites)) if known is None else known * seeds
+
+
 def profile(record: Propagation, statistic: str) -> Profile | None:
     """The profile of a logarithmic statistic, None where it was not recorded.
 
@@ -95,7 +101,7 @@ class Change:
     If E[ratio] = 1 and log ratio is about normal with variance v, the typical network loses v / 2: that is what
     finite width does to a well-scaled network (v = 5 depth / width and a drift of -5 depth / (2 width) for He-
     initialized ReLU; Hanin & Nica 2020). `annealed` = typical + v / 2 takes it out, so that scale is told apart
-    from width.
+    from width. `spread` is the standard deviation over seeds, as measured; of one network, that of the walk.
     """
 
     typical: Figure
@@ -119,6 +125,7 @@ def change(p: Profile) -> Change:
     if n == 1:
         basis = "one network, spread between layers"
         v, dof_v = walk**2, max(m - 1, 1)
+        spread = walk
         typical = Figure(value, walk, math.inf, basis)
     else:
         if p.samples is not None:
@@ -127,6 +134,7 @@ def change(p: Profile) -> Change:
         else:
             error = float(p.stderr[-1] + p.stderr[0])
             v = max(float(p.spread[-1] ** 2 - p.spread[0] ** 2), 0.0)
+        spread = math.sqrt(v)
         dof, dof_v = n - 1, n - 1
         if n < FEW:
             error, dof = max(error, walk), n - 1 + max(m - 1, 0)
@@ -136,7 +144,7 @@ def change(p: Profile) -> Change:
     annealed = dataclasses.replace(
         typical, value=value + 0.5 * v, stderr=math.hypot(typical.stderr, shift_error)
     )
-    return Change(typical, annealed, math.sqrt(v))
+    return Change(typical, annealed, spread)
 
 
 def wander(log: np.ndarray) -> float:

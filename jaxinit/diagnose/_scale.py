@@ -8,8 +8,9 @@ import math
 import numpy as np
 
 from jaxinit.diagnose import thresholds as at
-from jaxinit.diagnose._case import Case, finding
-from jaxinit.diagnose._certainty import Figure
+from jaxinit.diagnose._case import Case, finding, most_severe
+from jaxinit.diagnose._certainty import Figure, more_seeds
+from jaxinit.diagnose._gains import behind
 from jaxinit.diagnose._profile import Change, Profile, change, is_exponential
 from jaxinit.diagnose._verdict import among_, place
 from jaxinit.records import Finding
@@ -25,22 +26,21 @@ def vanishing_or_exploding(case: Case) -> list[Finding]:
     Vanishing is judged by the annealed change, which does not count the drift of narrow networks; exploding by the
     typical one (see `Change`). A change that follows a power of depth rather than a factor a layer stays a note:
     it does not run away. So does a signal or gradient that vanishes over the steps of a recurrent cell: what it
-    forgets is a matter of how far the task looks back, and every cell forgets.
+    forgets is a matter of how far the task looks back, and every cell forgets. What does not go with depth, but with
+    whether a site lies on the stream or in a branch, is no rate.
     """
     out = []
     for forward in (True, False):
         found = [f for f in (_family(case, *group, forward) for group in case.travels) if f is not None]
-        if found:
-            out.append(
-                max(found, key=lambda f: ({"note": 0, "warning": 1, "error": 2}[f.severity], abs(f.value)))
-            )
+        out += most_severe(found, lambda f: -abs(f.value))
     return out
 
 
 def grade(moved: Change) -> tuple[str, Figure, float, float] | None:
     """Severity, the figure in decades, the threshold it clears, and its p-value; None for no finding.
 
-    What is beyond the warning's threshold but not surely so is a note.
+    What is estimated to be beyond the warning's threshold, but not surely so, is likely. Growth that is sure to be
+    worth a note is estimated by the annealed change then, which is the one that theory speaks of.
     """
     if moved.typical.value < 0.0:
         figure = moved.annealed if moved.annealed.value < 0.0 else Figure(0.0)
@@ -48,13 +48,18 @@ def grade(moved: Change) -> tuple[str, Figure, float, float] | None:
         figure = moved.typical
     decades = figure.scaled(1.0 / _LN10)
     size = -decades if decades.value < 0.0 else decades
+    sure = None
     for severity, threshold in _LEVELS:
         p = size.p_above(threshold)
         if p < at.SURE:
-            return severity, decades, threshold, p
-    if size.value > at.DECADES:
-        return "note", decades, at.DECADES, size.p_above(at.DECADES)
-    return None
+            sure = severity, decades, threshold, p
+            break
+    if sure is not None and sure[0] != "note":
+        return sure
+    if sure is not None and decades.value > 0.0:
+        decades = size = moved.annealed.scaled(1.0 / _LN10)
+    p = size.p_above(at.DECADES)
+    return ("likely", decades, at.DECADES, p) if p < at.LIKELY else sure
 
 
 def _family(case: Case, kind: str, sites: np.ndarray, timed: bool, forward: bool) -> Finding | None:
@@ -73,12 +78,13 @@ def _family(case: Case, kind: str, sites: np.ndarray, timed: bool, forward: bool
     if graded is None:
         return None
     severity, decades, threshold, p_value = graded
+    if severity != "note" and not (timed or _goes_with_depth(case, kind, sites, travelled, forward)):
+        return None
     steady = is_exponential(travelled.x, travelled.log)
     grows = decades.value > 0.0
     noun = "signal" if forward else "gradient"
     if (not steady or (timed and not grows)) and severity != "note":
         severity, threshold, p_value = "note", at.NOTE_DECADES, decades.p_beyond(at.NOTE_DECADES)
-    sure = p_value < at.SURE
     name, text = (
         f"{'exploding' if grows else 'vanishing'}_{noun}",
         _sentence(travelled, moved, noun, kind, steady, "step" if timed else "layer"),
@@ -87,8 +93,7 @@ def _family(case: Case, kind: str, sites: np.ndarray, timed: bool, forward: bool
     if chaotic:
         name = "chaos"
         text += f" The signal keeps its size while inputs stay apart{_angles(case)}: the chaotic phase."
-    if not sure:
-        text += " Not sure yet: more seeds would tell."
+    text += more_seeds(severity, p_value, whole.count)
     span = float(travelled.x[-1] - travelled.x[0])
     factor = moved.typical.scaled(1.0 / span)
     return finding(
@@ -107,6 +112,36 @@ def _family(case: Case, kind: str, sites: np.ndarray, timed: bool, forward: bool
         spread_of_log=moved.spread,
         **_reaches(travelled, moved.typical.value / span),
     )
+
+
+def _goes_with_depth(case: Case, kind: str, sites: np.ndarray, travelled: Profile, forward: bool) -> bool:
+    """Whether a change is one of depth, and neither that of gains near zero nor of a site on another level.
+
+    It is not where one step leads back by half of the way and more, unless sites of one role change alike, nor where
+    the gradients without the gains do not change alike.
+    """
+    value = float(travelled.log[-1] - travelled.log[0])
+    if not forward:
+        passed = 2.0 * behind(case)[[case.record.sites.index(site) for site in travelled.sites]]
+        if passed.any() and not _alike(_less(travelled, passed), value):
+            return False
+    back = float(np.max(-math.copysign(1.0, value) * np.diff(travelled.log)))
+    if not kind or back < 0.5 * abs(value):
+        return True
+    whole = case.forward if forward else case.backward
+    assert whole is not None  # `travelled` is a part of it
+    strands = [case.within(whole, one) for one in case.strands(sites) if len(one) < len(sites)]
+    return any(_alike(one if forward else one.reversed(), value) for one in strands if len(one.sites) > 1)
+
+
+def _less(p: Profile, log: np.ndarray) -> Profile:
+    return dataclasses.replace(p, log=p.log - log, samples=None if p.samples is None else p.samples - log)
+
+
+def _alike(p: Profile, value: float) -> bool:
+    """Whether a profile changes by more than a note's worth in the direction of `value`."""
+    graded = grade(change(p))
+    return graded is not None and graded[0] != "note" and graded[1].value * value > 0.0
 
 
 def _remedy(case: Case, grows: bool, timed: bool) -> str:

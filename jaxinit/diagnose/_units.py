@@ -8,9 +8,9 @@ import re
 import numpy as np
 
 from jaxinit.diagnose import thresholds as at
-from jaxinit.diagnose._case import Case, finding
-from jaxinit.diagnose._certainty import Figure, binomial_tail
-from jaxinit.diagnose._profile import FEW, units
+from jaxinit.diagnose._case import Case, finding, most_severe
+from jaxinit.diagnose._certainty import Figure, binomial_tail, how_sure, more_seeds
+from jaxinit.diagnose._profile import FEW, seen_units
 from jaxinit.diagnose._verdict import place
 from jaxinit.records import Finding
 
@@ -56,7 +56,7 @@ def flat_units(case: Case) -> list[Finding]:
             Figure(float(m), max(float(s), float(e)), dof, basis)
             for m, s, e in zip(shares, errors, _counting(case, shares, n), strict=True)
         ]
-        counts = _seen(case, n)
+        counts = seen_units(case.record, n)
 
         def p_value(
             i: int, threshold: float, figures: list[Figure] = figures, counts: np.ndarray = counts
@@ -67,25 +67,29 @@ def flat_units(case: Case) -> list[Finding]:
 
         # A silent site is told as such, and so is one that the loss does not depend on (a stop_gradient is flat).
         heard = ~case.silent & case.reached & np.isfinite(shares)
-        surely = [bool(heard[i]) and p_value(i, least) < at.SURE for i in range(len(figures))]
-        if not any(surely):
+        p_values = [p_value(i, least) if heard[i] else 1.0 for i in range(len(figures))]
+        severity = how_sure(min(p_values))
+        # One half is what healthy networks may reach: an estimate a little beyond it says nothing.
+        if severity is None or (severity, kind) == ("likely", "saturated_units"):
             continue
         worst = max(
-            (i for i, sure in enumerate(surely) if sure), key=lambda i: (figures[i].value, -figures[i].stderr)
+            (i for i, p in enumerate(p_values) if how_sure(p) == severity),
+            key=lambda i: (figures[i].value, -figures[i].stderr),
         )
         figure = figures[worst]
         error = p_value(worst, at.DEAD_ERROR_SHARE) < at.SURE
         threshold = at.DEAD_ERROR_SHARE if error else least
-        count = int(sum(surely))
+        count = sum(how_sure(p) == severity for p in p_values)
         text = (
             f"{100 * figure.value:.3g} % of the units of {place(case.record.sites[worst])} {words}"
             + (f"; more than {100 * least:.0f} % at {count} sites" if count > 1 else "")
             + "."
+            + more_seeds(severity, p_values[worst], n)
         )
         out.append(
             finding(
                 kind,
-                "error" if error else "warning",
+                "error" if error else severity,
                 text,
                 (case.record.sites[worst],),
                 ("share of units", figure),
@@ -98,19 +102,12 @@ def flat_units(case: Case) -> list[Finding]:
                 sites=float(count),
             )
         )
-    return out[:1]
-
-
-def _seen(case: Case, seeds: int) -> np.ndarray:
-    """How many units were seen at each site, in all seeds together; 0 where it is not known."""
-    layout = case.record.layout
-    known = np.array([s.units for s in layout], float) if layout else units(case.record)
-    return np.zeros(case.depth) if known is None else known * seeds
+    return most_severe(out)
 
 
 def _counting(case: Case, share: np.ndarray, seeds: int) -> np.ndarray:
     """Standard error of a share of independent units: the least there is, and all that one seed tells."""
-    seen = _seen(case, seeds)
+    seen = seen_units(case.record, seeds)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.sqrt(share * (1.0 - share) / np.where(seen, seen, np.inf)))
 

@@ -34,6 +34,7 @@ WORDS = {
     "imbalance": "uneven",
     "unused_parameter": "unused parameters",
     "zero_start": "alive",
+    "small_gain": "alive",
     "stuck_at_zero": "partly dead",
     "update_ratio": "uneven",
     "wrong_default": "vanishing",
@@ -50,11 +51,11 @@ KINDS = tuple(WORDS)
 
 #: What the words mean; printed under every list of verdicts.
 RULE = (
-    f"Alive: no error and no warning. Vanishing, exploding: the signal or its gradient surely changes by more than "
-    f"10^{DECADES:g} in second moment between the first and the last layer, by a factor a layer and beyond what narrow "
-    "layers alone do. Dead: one of them is exactly 0. Chaotic: the gradient explodes while the signal keeps its size. "
-    "Collapsing: two inputs become alike. Typical: exp of the mean log over seeds. ±: one standard error. The factor a "
-    "layer: a least-squares fit of the mean log against depth."
+    "Alive: no error and no warning. Likely: beyond a threshold as estimated, not surely. Vanishing, exploding: the "
+    f"signal or its gradient surely changes by more than 10^{DECADES:g} in second moment from the first to the last "
+    "layer, by a factor a layer and beyond what narrow layers alone do. Dead: one of them is exactly 0. Chaotic: the "
+    "gradient explodes while the signal keeps its size. Collapsing: two inputs become alike. Typical: exp of the mean "
+    "log over seeds. ±: one standard error. The factor a layer: a least-squares fit of the mean log against depth."
 )
 
 
@@ -69,7 +70,7 @@ class Verdict:
 
 def word(findings: Sequence[Finding]) -> str:
     """The one word for a network with these findings, worst first."""
-    bad = [f for f in findings if f.severity != "note"]
+    bad = [f for f in findings if f.severity in ("error", "warning")]
     if bad and (bad[0].kind, bad[0].severity) == ("no_gradient", "warning"):
         return "partly cut off"
     return WORDS[bad[0].kind] if bad else "alive"

@@ -10,6 +10,10 @@ import math
 #: that is at half of it.
 SURE = 1e-3
 
+#: What would be a warning but is not sure is said to be likely while a figure like the measured one had at most this
+#: probability if the truth were at the threshold: the estimate is then beyond the threshold, and more seeds would tell.
+LIKELY = 0.5
+
 #: End-to-end change of a second moment, in powers of ten: worth a note, a warning, an error. 10^3 in the second
 #: moment is a factor 30 in the rms, the spread of learning rates that layers then want; at 10^6 only 1e-3 of the
 #: rms is left (or 1e3 of it is there), three of the seven digits of float32.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxinit._core import scaled
+from jaxinit._core import compiling, scaled
+from jaxinit._core.threefry import NAME, fold_in
 from jaxinit.ensemble._chunk import counted
 from jaxinit.ensemble._devices import AXIS
 
@@ -21,10 +23,30 @@ def keys_of(seeds: Any, root: Any) -> jax.Array:
 
 
 def _key(seed: jax.Array, root: Any) -> jax.Array:
-    return jax.random.fold_in(jax.random.key(root, impl="threefry2x32"), seed)
+    return fold_in(jax.random.key(root, impl=NAME), seed)
 
 
-@partial(jax.jit, static_argnames=("one", "batch", "keep", "mesh"))
+#: Arguments that are a part of the program.
+_STATIC = {"chunk": ("one", "batch", "keep", "mesh"), "seed": ("one", "mesh"), "joined": ("keep", "mesh")}
+
+
+def jitted(function: Callable[..., Any], platform: str, one: Any = None) -> Any:
+    """`chunk`, `seed` or `joined`, compiled as programs of `one` are for that kind of device."""
+    return _jitted(function, platform, kind(one))
+
+
+@functools.cache
+def _jitted(function: Callable[..., Any], platform: str, kind: compiling.Kind) -> Any:
+    static = _STATIC[function.__name__]
+    options = compiling.options(platform, kind)
+    return jax.jit(function, static_argnames=static, compiler_options=options or None)
+
+
+def kind(one: Any) -> compiling.Kind:
+    """What kind of program `one` says it is."""
+    return getattr(one, "compiled_for", None)
+
+
 def chunk(
     seeds: jax.Array, root: jax.Array, data: Any, one: Any, batch: int, keep: bool,
     counts: jax.Array | None = None, mesh: Mesh | None = None,
@@ -42,8 +64,9 @@ def chunk(
 
 
 def seed_by_seed(
-    seeds: np.ndarray, root: Any, data: Any, one: Any, keep: bool, counts: np.ndarray, mesh: Mesh | None
-) -> Any:
+    seeds: np.ndarray, root: Any, data: Any, one: Any, keep: bool, counts: np.ndarray, mesh: Mesh | None,
+    platform: str,
+) -> Any:  # fmt: skip
     """What `chunk` returns, each seed by a call of its own.
 
     XLA's CPU compiler runs convolutions and products that a loop or a batch of weights holds several times slower
@@ -52,17 +75,16 @@ def seed_by_seed(
     columns = seeds.reshape((len(counts), -1)).T
     found: list[Any] = []
     for column in columns:
-        found.append(seed(column, root, data, one, mesh))
+        found.append(jitted(seed, platform, one)(column, root, data, one, mesh))
         if len(found) > AT_WORK:
             jax.block_until_ready(found[-AT_WORK - 1])
-    return _joined(tuple(found), counts, keep, mesh)
+    return jitted(joined, platform)(tuple(found), counts, keep, mesh)
 
 
 #: Seeds at work at the same time where each is a call of its own: while one computes, the next is dispatched.
 AT_WORK = 2
 
 
-@partial(jax.jit, static_argnames=("one", "mesh"))
 def seed(seeds: jax.Array, root: jax.Array, data: Any, one: Any, mesh: Mesh | None = None) -> Any:
     """The samples of one seed on each device; the leading axis counts the devices."""
 
@@ -72,8 +94,7 @@ def seed(seeds: jax.Array, root: jax.Array, data: Any, one: Any, mesh: Mesh | No
     return _on_devices(of_device, mesh, 1)(seeds, root, data)
 
 
-@partial(jax.jit, static_argnames=("keep", "mesh"))
-def _joined(found: tuple[Any, ...], counts: jax.Array, keep: bool, mesh: Mesh | None) -> Any:
+def joined(found: tuple[Any, ...], counts: jax.Array, keep: bool, mesh: Mesh | None) -> Any:
     def of_device(found: tuple[Any, ...], counts: jax.Array) -> Any:
         samples = jax.tree.map(lambda *values: jnp.concatenate(values), *found)
         return _lead((_figures(samples, counts), samples if keep else None))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxinit._core import lapack
+from jaxinit._core import compiling, lapack
 from jaxinit._core.files import pack_arrays, unpack_arrays
 from jaxinit._core.moments import Moments
 from jaxinit.ensemble import _compiled, _memory
@@ -56,7 +56,8 @@ def run(
     Arguments:
         one: `(key, data) -> dict of arrays or Scaled`, traceable and hashable (a function of a module, or a
             record): programs are cached by it. Where it has a method `moments(keys, count, data) -> PackedMoments`,
-            over the first `count` keys, that is called for chunks of one batch if no samples are kept.
+            over the first `count` keys, that is called for chunks of one batch if no samples are kept. An
+            attribute `compiled_for` says what its time goes into: "loops" or "brief" (`_core.compiling`).
         data: pytree of numbers; changing them does not recompile.
         seeds: 1-D uint32; seed i is the key fold_in(key(root), i).
         batch: seeds computed together (vectorised) within a chunk; on CPU one by one where the program would
@@ -88,7 +89,8 @@ def run(
     if resume is not None:
         settled = {
             **(configuration or {}), "seeds": describe_seeds(seeds), "root": int(root), "keep_seeds": keep,
-            "batch": batch, "chunk": chunk, "data": describe_data(data), "software": software(team.platform),
+            "batch": batch, "chunk": chunk, "data": describe_data(data),
+            "software": {**software(team.platform), "compiler": compiling.options(team.platform, _compiled.kind(one))},
         }  # fmt: skip
         folder_of_run = Folder(where, resume, settled)
     with folder_of_run as folder:
@@ -157,29 +159,44 @@ class _Program:
         """The most chunks of a round: one a device, or several on the only one."""
         return self.lanes * len(self.team.own)
 
-    def __call__(self, numbers: list[int]) -> list[Chunk]:
-        """The chunks of these numbers, at most one a place."""
+    def __call__(self, numbers: list[int]) -> Iterator[tuple[int, Chunk]]:
+        """The chunks of these numbers, at most one a place. If one fails, the others come before the error."""
         parts = [numbers] if self.lanes == 1 else [[number] for number in numbers]
         filled = [self.split.filled(self.seeds, part, len(self.team.own)) for part in parts]
         if not self.checked:
             self._check(*filled[0])
+        failure: BaseException | None = None
+        for part, (_, counts), result in zip(parts, filled, self._results(filled), strict=True):
+            try:
+                figures, samples = result()
+            except BaseException as error:  # Ctrl-C too: what other threads have at hand is kept
+                failure = failure or error
+                continue
+            for place, number in enumerate(part):
+                yield number, Chunk.from_device(figures, samples, place, int(counts[place]))
+        if failure is not None:
+            raise failure
+
+    def _results(self, filled: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[Callable[[], Any]]:
+        """What to call for the outputs of each part, at work meanwhile where there are lanes."""
         if self.compiled is None or self.lanes == 1:
-            found: list[Any] = [jax.device_get(self._here(*each)) for each in filled]
-        else:
-            # What one thread dispatches to a device runs in order, what several dispatch runs at the same time.
-            with ThreadPoolExecutor(self.lanes - 1) as pool:
-                others = [pool.submit(self._elsewhere, *each) for each in filled[1:]]
-                found = [jax.device_get(self._here(*filled[0])), *(other.result() for other in others)]
-        return [
-            Chunk.from_device(figures, samples, place, int(counts[place]))
-            for (figures, samples), (_, counts), part in zip(found, filled, parts, strict=True)
-            for place in range(len(part))
-        ]
+            yield from (lambda each=each: jax.device_get(self._here(*each)) for each in filled)
+            return
+        # What one thread dispatches to a device runs in order, what several dispatch runs at the same time.
+        with ThreadPoolExecutor(max(1, self.lanes - 1)) as pool:
+            others = [pool.submit(self._elsewhere, *each) for each in filled[1:]]
+            yield lambda: jax.device_get(self._here(*filled[0]))
+            yield from (other.result for other in others)
 
     def _here(self, rows: np.ndarray, counts: np.ndarray) -> Any:
         if self.seed_by_seed:
-            return _compiled.seed_by_seed(rows, self.root, self.data, self.one, self.keep, counts, self.mesh)
-        return _compiled.chunk(*self._arguments(rows, counts))
+            return _compiled.seed_by_seed(
+                rows, self.root, self.data, self.one, self.keep, counts, self.mesh, self.team.platform
+            )
+        return self._jitted(_compiled.chunk)(*self._arguments(rows, counts))
+
+    def _jitted(self, function: Callable[..., Any]) -> Any:
+        return _compiled.jitted(function, self.team.platform, self.one)
 
     def _elsewhere(self, rows: np.ndarray, counts: np.ndarray) -> Any:
         """The same in another thread, where the settings of this one (x64, say) do not hold: nothing is traced."""
@@ -216,11 +233,11 @@ class _Program:
         places = len(self.team.own)
         if self.seed_by_seed:
             first = rows.reshape((len(counts), -1))[:, 0]
-            lowered = _compiled.seed.lower(first, self.root, self.data, self.one, self.mesh)
+            lowered = self._jitted(_compiled.seed).lower(first, self.root, self.data, self.one, self.mesh)
             numbers = sum(v.size for v in jax.tree.leaves(lowered.out_info)) // places
             each = _memory.needed(lowered.compile())
             return None if each is None else _compiled.AT_WORK * each, numbers, None
-        lowered = _compiled.chunk.lower(*self._arguments(rows, counts))
+        lowered = self._jitted(_compiled.chunk).lower(*self._arguments(rows, counts))
         if self.batch > 1 and self.team.platform == "cpu" and lapack.is_batched(lowered.as_text()):
             return None
         figures, _ = lowered.out_info
@@ -244,8 +261,9 @@ def _finished(compute: _Program, folder: Folder | None, mine: list[int]) -> Iter
         places = compute.places
         if number != mine[-1] and len(absent) < places and len(waiting) < 4 * places:
             continue
-        fresh = dict(zip(absent, compute(absent), strict=True)) if absent else {}
-        for i, found in fresh.items():
+        fresh: dict[int, Chunk] = {}
+        for i, found in compute(absent) if absent else ():
+            fresh[i] = found
             if folder is not None:
                 folder.write(i, found)
         yield [(i, fresh[i] if found is None else found) for i, found in waiting]

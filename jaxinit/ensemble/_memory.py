@@ -22,7 +22,9 @@ _SMALL = 1 << 24
 _CPU_MOST, _ACCELERATOR_MOST = 64, 4096
 
 
-def batch_size(numbers: int, kept: int, *, weights: bool = False, devices: Any = None) -> int:
+def batch_size(
+    numbers: int, kept: int, *, weights: bool = False, devices: Any = None, where: str = "batch_size"
+) -> int:
     """Seeds to compute together on one device.
 
     On a CPU small batches that stay in the cache, one after the other; single seeds if they form `weights`, since
@@ -34,18 +36,19 @@ def batch_size(numbers: int, kept: int, *, weights: bool = False, devices: Any =
         kept: bytes that one seed keeps meanwhile.
         weights: whether a seed forms weight matrices.
         devices: as given to `run`.
+        where: the function that errors speak of.
     """
-    device = Devices.of("batch_size", devices).every[0]
+    device = Devices.of(where, devices).every[0]
     if device.platform == "cpu":
         return 1 if weights else max(1, min(_CPU_NUMBERS // numbers, _CPU_BYTES // max(kept, 1), _CPU_MOST))
     room = _ACCELERATOR_SHARE * (available(device) or _CPU_BYTES)
     return max(1, min(_ACCELERATOR_NUMBERS // numbers, int(room) // max(kept, 1), _ACCELERATOR_MOST))
 
 
-def worth_a_call(kept: int, *, devices: Any = None) -> bool:
+def worth_a_call(kept: int, *, devices: Any = None, where: str = "worth_a_call") -> bool:
     """Whether a seed that keeps so many bytes is best a call of its own (`run(seed_by_seed=True)`): on a CPU, if the
-    work it does outweighs the call."""
-    return Devices.of("worth_a_call", devices).every[0].platform == "cpu" and kept > _CPU_CALL
+    work it does outweighs the call. Errors speak of the function `where`."""
+    return Devices.of(where, devices).every[0].platform == "cpu" and kept > _CPU_CALL
 
 
 def available(device: Any) -> int | None:

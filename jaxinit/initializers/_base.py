@@ -42,9 +42,8 @@ class Law:
     - `"gaussian"`: independent normal entries of mean 0 and standard deviation `stddev`;
     - `"iid"`: independent entries of mean 0 and standard deviation `stddev`, not normal (`distribution`
       says);
-    - `"orthogonal"`: `stddev` times a Haar-distributed semi-orthogonal matrix, for a 2-D shape (in, out)
-      applied
-      as `x @ w`: the rows or the columns, whichever are fewer, are orthonormal;
+    - `"orthogonal"`: `stddev` times a Haar-distributed semi-orthogonal matrix, for a 2-D shape (in, out) applied as
+      `x @ w`: the rows or the columns, whichever are fewer, are orthonormal;
     - `"constant"`: every entry is `mean` (0 for zeros);
     - `"iid_shifted"`: independent entries of mean `mean`, not 0, and standard deviation `stddev` about it.
     """

@@ -70,6 +70,13 @@ _FACTORIES: dict[str, Callable[..., Any]] = {
     "scaled_for": _gain.scaled_for,
 }
 
+#: Functions that make initializers and are none themselves, ours and JAX's.
+_UNCALLED = [
+    make
+    for name, make in [*_FACTORIES.items(), *vars(jax.nn.initializers).items()]
+    if callable(make) and name not in ("zeros", "ones")
+]
+
 _ALIASES: dict[str, str] = {
     "zero": "zeros",
     "one": "ones",
@@ -134,6 +141,11 @@ def get(spec: Any) -> Any:
         >>> get("he"), get("xavier"), get("random")
         (he_normal(), glorot_normal(), normal(0.01))
     """
+    return resolve("get", "spec", spec)
+
+
+def resolve(where: str, argument: str, spec: Any) -> Any:
+    """`get(spec)` for the function `where`, whose argument of this name the errors speak of."""
     if isinstance(spec, Initializer):
         return spec
     if isinstance(spec, str):
@@ -141,13 +153,11 @@ def get(spec: Any) -> Any:
         snake = re.sub(r"[\s\-]+", "_", snake).removesuffix("_initializer")
         name = _ALIASES.get(snake, snake)
         if name not in _FACTORIES:
-            raise checks.bad(
-                "get", "spec", "the name of an initializer", spec, checks.nearest(snake, names())
-            )
+            near = checks.nearest(snake, names())
+            raise checks.bad(where, argument, "the name of an initializer", spec, near)
         if _needs_arguments(name):
-            raise checks.bad(
-                "get", "spec", "a name that needs no arguments", spec, f"Call {name}(...) itself."
-            )
+            way_out = f"Call {name}(...) itself."
+            raise checks.bad(where, argument, "a name that needs no arguments", spec, way_out)
         return _FACTORIES[name]()
     if isinstance(spec, Mapping):
         return from_config(spec)
@@ -156,10 +166,12 @@ def get(spec: Any) -> Any:
     ):
         return _simple.constant(spec)
     if callable(spec):
-        if spec in _FACTORIES.values() and spec not in (_simple.zeros, _simple.ones):
-            raise checks.bad("get", "spec", "an initializer, not its factory", spec, "Call it: he_normal().")
+        if isinstance(spec, type) or spec in _UNCALLED:
+            name = getattr(spec, "__name__", "he_normal")
+            raise checks.bad(where, argument, "an initializer, not its factory", spec, f"Call it: {name}().")
         return spec
-    raise checks.wrong_type("get", "spec", "a name, a config, a number, an array or an initializer", spec)
+    rule = "an initializer, its name or config, a number or an array"
+    raise checks.wrong_type(where, argument, rule, spec)
 
 
 def from_config(config: Mapping[str, Any]) -> Initializer:

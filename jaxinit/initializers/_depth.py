@@ -231,7 +231,7 @@ def residual(
         if name == "role":
             chosen[name] = checks.choice(where, name, value, ROLES)
         elif name == "last":
-            chosen[name] = bool(value)
+            chosen[name] = checks.flag(where, name, value)
         else:
             low = {"branch_layers": 2, "other_depth": 0}.get(name, 1)
             chosen[name] = checks.integer(where, name, value, at_least=low)

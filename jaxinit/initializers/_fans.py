@@ -215,10 +215,9 @@ def fans(
         batch_axis: axes of independent copies (heads, experts, stacked layers); `"rest"` means every axis
             that is neither in nor out.
         groups: feature groups of a grouped or depthwise convolution.
-        stride: of a *transposed* convolution, in which an output sees only kernel/stride taps an axis on
-        average. einsum: the equation of the layer, inputs first, such as "bc,hcd->bhd": letters of the kernel
-        missing in
-            the output are summed over, letters shared with inputs and output are copies.
+        stride: of a *transposed* convolution, in which an output sees only kernel/stride taps an axis on average.
+        einsum: the equation of the layer, inputs first, such as "bc,hcd->bhd": letters of the kernel missing in the
+            output are summed over, letters shared with inputs and output are copies.
 
     Returns:
         `(fan_in, fan_out)` as floats.

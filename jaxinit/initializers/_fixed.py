@@ -160,7 +160,7 @@ def siren(omega: float = 30.0, *, first: bool = False, in_axis: Any = -2, out_ax
         0.1
     """
     w = float(checks.number("siren", "omega", omega, above=0))
-    return Siren(w, bool(first), _fans.axes("siren", in_axis, out_axis))
+    return Siren(w, checks.flag("siren", "first", first), _fans.axes("siren", in_axis, out_axis))
 
 
 @initializer

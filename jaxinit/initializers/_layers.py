@@ -37,8 +37,11 @@ def for_conv_transpose(init: Any, stride: Any, *, transpose_kernel: bool = False
         >>> for_conv_transpose(lecun_normal(), 2)
         lecun_normal(stride=2)
     """
-    swapped = {"in_axis": -1, "out_axis": -2} if transpose_kernel else {}
-    return _with_axes("for_conv_transpose", init, stride=stride, **swapped)
+    where = "for_conv_transpose"
+    swapped = (
+        {"in_axis": -1, "out_axis": -2} if checks.flag(where, "transpose_kernel", transpose_kernel) else {}
+    )
+    return _with_axes(where, init, stride=stride, **swapped)
 
 
 def for_conv_local(init: Any) -> Initializer:

@@ -119,10 +119,11 @@ def looks_linear(init: Any = None, *, inputs: bool = True, outputs: bool = False
         >>> bool((w[:3] == -w[3:]).all())
         True
     """
-    if not inputs and not outputs:
-        raise checks.bad("looks_linear", "inputs", "True unless outputs is", inputs)
-    base = Orthogonal(1.0) if init is None else as_initializer("looks_linear", init)
-    return LooksLinear(base, bool(inputs), bool(outputs))
+    where = "looks_linear"
+    rows, columns = checks.flag(where, "inputs", inputs), checks.flag(where, "outputs", outputs)
+    if not rows and not columns:
+        raise checks.bad(where, "inputs", "True unless outputs is", inputs)
+    return LooksLinear(Orthogonal(1.0) if init is None else as_initializer(where, init), rows, columns)
 
 
 def icnr(init: Any = None, *, factor: int = 2, order: str = "channel") -> Initializer:

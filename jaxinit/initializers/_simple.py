@@ -314,4 +314,6 @@ def truncated_normal(
         raise checks.bad(
             where, "lower", "an interval that reaches within 5 standard deviations of the mean", (lo, hi)
         )
-    return TruncatedNormal(s, lo, hi, checks.number(where, "mean", mean), bool(corrected))
+    return TruncatedNormal(
+        s, lo, hi, checks.number(where, "mean", mean), checks.flag(where, "corrected", corrected)
+    )

@@ -139,4 +139,4 @@ def stft(
         if not np.isfinite(values).all() or not values.any():
             raise checks.bad("stft", "window", "finite and not all zero", window)
         window = tuple(values.astype(np.float64).tolist())
-    return Stft(side, window, scaling, bool(periodic))
+    return Stft(side, window, scaling, checks.flag("stft", "periodic", periodic))

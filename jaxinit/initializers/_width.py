@@ -108,4 +108,4 @@ def mup(init: Any, base_shape: Sequence[int], *, multiplier: bool = False) -> In
     base = checks.shape("mup", "base_shape", base_shape)
     if not base or 0 in base:
         raise checks.bad("mup", "base_shape", "a shape without zeros", base_shape)
-    return Mup(as_initializer("mup", init), base, bool(multiplier))
+    return Mup(as_initializer("mup", init), base, checks.flag("mup", "multiplier", multiplier))

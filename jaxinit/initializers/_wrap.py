@@ -37,13 +37,9 @@ class Foreign(Initializer):
 
 def as_initializer(where: str, init: Any) -> Initializer:
     """A record for whatever `get` understands."""
-    from jaxinit.initializers._catalogue import get
+    from jaxinit.initializers._catalogue import resolve
 
-    try:
-        found = get(init)
-    except TypeError:
-        rule = "an initializer, or the name of one"
-        raise checks.wrong_type(where, "init", rule, init) from None
+    found = resolve(where, "init", init)
     return found if isinstance(found, Initializer) else Foreign(found)
 
 

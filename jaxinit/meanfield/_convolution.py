@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from jaxinit._core import checks
-from jaxinit.activations import get
+from jaxinit.activations._catalogue import resolve
 from jaxinit.meanfield._dual import dual
 
 
@@ -48,9 +48,9 @@ def conv_modes(kernel: Any, size: int | tuple[int, ...]) -> np.ndarray:
     """
     where = "conv_modes"
     sizes = (size,) if isinstance(size, (int, np.integer)) else checks.shape(where, "size", size)
+    if not sizes or min(sizes) < 1 or isinstance(size, bool):
+        raise checks.bad(where, "size", "a positive integer or several", size)
     variances = _kernel(where, kernel, len(sizes))
-    if min(sizes) < 1:
-        raise checks.bad(where, "size", "positive", size)
     placed = np.zeros(sizes)
     for offset, v in _offsets(variances):
         placed[tuple(o % n for o, n in zip(offset, sizes, strict=True))] += v
@@ -82,10 +82,10 @@ def convolution(
         [[2.0, 0.5305, 0.5305], [0.5305, 2.0, 0.5305], [0.5305, 0.5305, 2.0]]
     """
     where = "convolution"
-    activation = get(activation)
+    activation = resolve(where, activation)
     sw2 = float(checks.number(where, "weight_variance", weight_variance, at_least=0.0))
     sb2 = float(checks.number(where, "bias_variance", bias_variance, at_least=0.0))
-    s = np.asarray(covariance, dtype=np.float64)
+    s = np.asarray(checks.reals(where, "covariance", covariance), np.float64)
     axes = s.ndim // 2
     rule = "a symmetric (size, size) or (height, width, height, width) array of positive diagonal"
     if s.ndim not in (2, 4) or s.shape[:axes] != s.shape[axes:] or s.size == 0:
@@ -116,7 +116,7 @@ def _kernel(where: str, kernel: Any, axes: int) -> np.ndarray:
         kernel = (int(kernel),) * axes
     if isinstance(kernel, tuple) and all(isinstance(k, (int, np.integer)) for k in kernel):
         kernel = np.ones(checks.shape(where, "kernel", kernel))
-    variances = np.asarray(kernel, dtype=np.float64)
+    variances = np.asarray(checks.reals(where, "kernel", kernel), np.float64)
     odd = all(k % 2 == 1 for k in variances.shape)
     if variances.ndim != axes or not odd or not (variances >= 0.0).all() or not variances.sum() > 0.0:
         raise checks.bad(

@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxinit._core import checks
 from jaxinit._core.struct import record, static
-from jaxinit.activations import Activation, get, moments
+from jaxinit.activations import Activation, moments
+from jaxinit.activations._catalogue import resolve
 from jaxinit.activations._panels import jumps
 from jaxinit.meanfield._fixed_point import _bracketed, _homogeneity, depth_scale, scan
 from jaxinit.meanfield._maps import slope_second_moment
@@ -77,7 +78,7 @@ def critical(
         ['unstable']
     """
     where = "critical"
-    activation = get(activation)
+    activation = resolve(where, activation)
     if (bias_variance is None) == (q is None):
         raise ValueError(
             f"`critical(...)` takes exactly one of bias_variance= and q=, got bias_variance={bias_variance!r} and "
@@ -132,7 +133,9 @@ def critical_line(activation: Any, bias_variances: Any) -> np.ndarray:
         >>> critical_line("tanh", [0.0, 0.0025, 0.05]).round(5).tolist()
         [1.0, 1.26009, 1.76095]
     """
-    values = np.atleast_1d(np.asarray(bias_variances, dtype=np.float64))
+    where = "critical_line"
+    activation = resolve(where, activation)
+    values = np.atleast_1d(np.asarray(checks.reals(where, "bias_variances", bias_variances), np.float64))
     out = np.full(values.shape, np.nan)
     for i, value in enumerate(values.tolist()):
         stable = [p for p in critical(activation, value) if p.stable]

@@ -16,7 +16,8 @@ import numpy as np
 
 from jaxinit._core import checks
 from jaxinit._core.struct import record, static
-from jaxinit.activations import Activation, get, moments
+from jaxinit.activations import Activation, moments
+from jaxinit.activations._catalogue import resolve
 from jaxinit.activations._panels import jumps
 from jaxinit.activations._quadrature import panel_edges
 from jaxinit.meanfield._maps import host_pair, second_moment, slope_second_moment
@@ -136,7 +137,7 @@ def fixed_point(
         (0.294985, 0.0, 2.305)
     """
     where = "fixed_point"
-    activation = get(activation)
+    activation = resolve(where, activation)
     sw2 = float(checks.number(where, "weight_variance", weight_variance, at_least=0.0))
     sb2 = float(checks.number(where, "bias_variance", bias_variance, at_least=0.0))
     q0 = float(checks.number(where, "q0", q0, above=0.0))
@@ -175,9 +176,10 @@ def all_fixed_points(
         >>> [p.status for p in all_fixed_points("tanh", 1.5)]
         ['unstable', 'stable']
     """
-    activation = get(activation)
-    sw2 = float(checks.number("all_fixed_points", "weight_variance", weight_variance, at_least=0.0))
-    sb2 = float(checks.number("all_fixed_points", "bias_variance", bias_variance, at_least=0.0))
+    where = "all_fixed_points"
+    activation = resolve(where, activation)
+    sw2 = float(checks.number(where, "weight_variance", weight_variance, at_least=0.0))
+    sb2 = float(checks.number(where, "bias_variance", bias_variance, at_least=0.0))
     homogeneous = _homogeneity(activation)
     if homogeneous is not None:
         point = _homogeneous(activation, sw2, sb2, 1.0, homogeneous)

@@ -143,7 +143,7 @@ def _mean(activation: Activation, q: float) -> float:
 
 
 def _inputs(network: Network, name: str, x: Any) -> np.ndarray:
-    array = np.asarray(x, dtype=np.float64)
+    array = np.asarray(checks.reals("kernels", name, x), np.float64)
     array = array[None, :] if array.ndim == 1 else array
     n = network.shapes[0][0]
     if array.ndim != 2 or array.shape[1] != n:

@@ -3,8 +3,8 @@
 Poole, Lahiri, Raghu, Sohl-Dickstein & Ganguli 2016, "Exponential expressivity in deep neural networks through
 transient chaos"; Schoenholz, Gilmer, Ganguli & Sohl-Dickstein 2017, "Deep information propagation".
 
-Python numbers in: a float out, computed in float64 on the host, with kinks anywhere. Arrays or tracers in: an
-array of their dtype out, traceable, differentiable and broadcast over its arguments.
+Python numbers in: a float out, computed in float64 on the host, with kinks anywhere. Arrays, sequences or tracers
+in: an array out, of their dtype as JAX takes it, traceable, differentiable and broadcast over its arguments.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._core import checks
-from jaxinit.activations import Activation, get, moments
+from jaxinit.activations import Activation, moments
+from jaxinit.activations._catalogue import resolve
 from jaxinit.activations._panels import edges
 from jaxinit.activations._quadrature import gaussian_rule
 from jaxinit.meanfield._pairs import Pair, ladder, pair, pair_rule
@@ -53,19 +54,24 @@ def length_map(
         >>> round(length_map("relu", 3.0, 2.0, 0.5), 12)
         3.5
     """
-    activation = get(activation)
-    given = {"q": q, "weight_variance": weight_variance, "bias_variance": bias_variance}
-    _check("length_map", **given, input_variance=input_variance)
-    if on_host(*given.values(), input_variance):
-        added = float(bias_variance) + float(input_variance)
-        return float(weight_variance) * second_moment(activation, float(q)) + added
-    q, weight_variance, bias_variance, input_variance = _floats(*given.values(), input_variance)
+    where = "length_map"
+    activation = resolve(where, activation)
+    given = _read(
+        where,
+        q=q,
+        weight_variance=weight_variance,
+        bias_variance=bias_variance,
+        input_variance=input_variance,
+    )
+    if on_host(*given):
+        q, weight_variance, bias_variance, input_variance = given
+        return weight_variance * second_moment(activation, q) + (bias_variance + input_variance)
+    q, weight_variance, bias_variance, input_variance = _floats(*given)
     return weight_variance * _vectorized(_second, activation, q) + bias_variance + input_variance
 
 
 def chi(activation: Any, q: Any, weight_variance: Any, c: Any = 1.0) -> Any:
-    """The slope of the correlation map at correlation c and fixed length q; at c = 1, the growth of
-    gradients.
+    """The slope of the correlation map at correlation c and fixed length q; at c = 1, the growth of gradients.
 
         chi(c) = sigma_w^2 E[phi'(u) phi'(v)],   Var u = Var v = q,   corr(u, v) = c
 
@@ -77,15 +83,15 @@ def chi(activation: Any, q: Any, weight_variance: Any, c: Any = 1.0) -> Any:
         >>> round(chi("erf", 0.51718, 1.37584), 5)
         1.0
     """
-    activation = get(activation)
-    _check("chi", q=q, weight_variance=weight_variance)
-    _check_correlation("chi", "c", c, -1.0, 1.0)
+    where = "chi"
+    activation = resolve(where, activation)
+    q, weight_variance = _read(where, q=q, weight_variance=weight_variance)
+    c = checks.reals(where, "c", c, at_least=-1.0, at_most=1.0)
     if on_host(q, weight_variance, c):
-        q, c = float(q), float(c)
         if c == 1.0 or q == 0.0:
-            return float(weight_variance) * slope_second_moment(activation, q)
-        return float(weight_variance) * pair(activation, q, q, 1.0 - c).slope_product
-    if on_host(c) and float(c) == 1.0:
+            return weight_variance * slope_second_moment(activation, q)
+        return weight_variance * pair(activation, q, q, 1.0 - c).slope_product
+    if on_host(c) and c == 1.0:
         q, weight_variance = _floats(q, weight_variance)
         return weight_variance * _vectorized(_slope_second, activation, q)
     q, weight_variance, c = _floats(q, weight_variance, c)
@@ -127,7 +133,7 @@ def correlation_map(
         0.318309886
     """
     where = "correlation_map"
-    _check_correlation(where, "c", c, -1.0, 1.0)
+    c = checks.reals(where, "c", c, at_least=-1.0, at_most=1.0)
     read = input_variance, input_correlation
     return 1.0 - _one_minus(where, activation, 1.0 - c, q, weight_variance, bias_variance, *read)
 
@@ -142,8 +148,7 @@ def one_minus_correlation_map(
     input_variance: Any = 0.0,
     input_correlation: Any = 1.0,
 ) -> Any:
-    """The correlation map in epsilon = 1 - c: 1 - C(1 - epsilon), without cancellation down to any epsilon >
-    0.
+    """The correlation map in epsilon = 1 - c: 1 - C(1 - epsilon), without cancellation for any epsilon > 0.
 
     For equal lengths it is sigma_w^2 E[(phi(u) - phi(v))^2] / (2 Q(q)). Arguments as in `correlation_map`,
     with `epsilon` in [0, 2].
@@ -154,7 +159,7 @@ def one_minus_correlation_map(
         '9.999996999e-13'
     """
     where = "one_minus_correlation_map"
-    _check_correlation(where, "epsilon", epsilon, 0.0, 2.0)
+    epsilon = checks.reals(where, "epsilon", epsilon, at_least=0.0, at_most=2.0)
     read = input_variance, input_correlation
     return _one_minus(where, activation, epsilon, q, weight_variance, bias_variance, *read)
 
@@ -169,14 +174,17 @@ def _one_minus(
     input_variance: Any,
     input_correlation: Any,
 ) -> Any:
-    activation = get(activation)
-    qa, qb = q if isinstance(q, (tuple, list)) else (q, q)
-    _check(where, q=qa, weight_variance=weight_variance, bias_variance=bias_variance)
-    _check(where, q=qb, input_variance=input_variance)
-    _check_correlation(where, "input_correlation", input_correlation, -1.0, 1.0)
+    activation = resolve(where, activation)
+    qa, qb = _both_lengths(where, q)
+    weight_variance, bias_variance, input_variance = _read(
+        where, weight_variance=weight_variance, bias_variance=bias_variance, input_variance=input_variance
+    )
+    input_correlation = checks.reals(
+        where, "input_correlation", input_correlation, at_least=-1.0, at_most=1.0
+    )
     given = epsilon, qa, qb, weight_variance, bias_variance, input_variance, input_correlation
     if on_host(*given):
-        return _host_one_minus(activation, *(float(x) for x in given))
+        return _host_one_minus(activation, *given)
     epsilon, qa, qb, weight_variance, bias_variance, v, c_x = _floats(*given)
     added = bias_variance + v
     mapped = _traced_one_minus(activation, epsilon, qa, qb, weight_variance, added)
@@ -283,15 +291,19 @@ def value_at_zero(activation: Activation) -> float:
     return _at_zero(activation)[0]
 
 
-def _check(where: str, **values: Any) -> None:
-    for name, value in values.items():
-        if on_host(value):
-            checks.number(where, name, value, at_least=0.0)
+def _read(where: str, **values: Any) -> tuple[Any, ...]:
+    """Variances: floats, or arrays, of at least 0."""
+    return tuple(checks.reals(where, name, value, at_least=0.0) for name, value in values.items())
 
 
-def _check_correlation(where: str, name: str, value: Any, low: float, high: float) -> None:
-    if on_host(value):
-        checks.number(where, name, value, at_least=low, at_most=high)
+def _both_lengths(where: str, q: Any) -> tuple[Any, Any]:
+    """The lengths of a pair of inputs, from one length or two."""
+    if not isinstance(q, (tuple, list)):
+        (q,) = _read(where, q=q)
+        return q, q
+    if len(q) != 2:
+        raise checks.bad(where, "q", "a number, an array or a pair (q_a, q_b)", q)
+    return checks.reals(where, "q", q[0], at_least=0.0), checks.reals(where, "q", q[1], at_least=0.0)
 
 
 def _floats(*values: Any) -> tuple[jax.Array, ...]:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._core import checks
-from jaxinit.activations import Activation, get
+from jaxinit.activations import Activation
+from jaxinit.activations._catalogue import resolve
 from jaxinit.activations._host import float64
 from jaxinit.activations._panels import jumps
 from jaxinit.meanfield._fixed_point import _CRITICAL, _homogeneity, scan
@@ -54,7 +55,7 @@ def phase_diagram(
         [['ordered', 'ordered'], ['chaotic', 'chaotic']]
     """
     where = "phase_diagram"
-    activation = get(activation)
+    activation = resolve(where, activation)
     if jumps(activation):
         raise checks.bad(where, "activation", "continuous", activation, "Where phi jumps, chi_1 is infinite.")
     sw2 = _axis(where, "weight_variances", weight_variances)
@@ -88,7 +89,7 @@ def phase_diagram(
 
 
 def _axis(where: str, name: str, values: Any) -> np.ndarray:
-    array = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    array = np.atleast_1d(np.asarray(checks.reals(where, name, values), np.float64))
     if array.ndim != 1 or array.size == 0:
         raise checks.bad(where, name, "a 1-D sequence of variances", np.shape(values))
     if not (np.isfinite(array) & (array >= 0.0)).all():

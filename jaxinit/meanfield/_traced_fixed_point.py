@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxinit._core import checks
-from jaxinit.activations import Activation, get
+from jaxinit.activations import Activation
+from jaxinit.activations._catalogue import resolve
 from jaxinit.activations._panels import jumps
 from jaxinit.meanfield._fixed_point import _homogeneity, scan
 from jaxinit.meanfield._maps import second_moment
@@ -50,7 +51,7 @@ def fixed_point_q(
         (0.57, 0.613)
     """
     where = "fixed_point_q"
-    activation = get(activation)
+    activation = resolve(where, activation)
     if jumps(activation):
         raise checks.bad(where, "activation", "continuous", activation, "Where phi jumps, use fixed_point.")
     q0 = float(checks.number(where, "q0", q0, above=0.0))
@@ -98,7 +99,7 @@ def fixed_point_one_minus_c(
         (0.4328, 0.576)
     """
     where = "fixed_point_one_minus_c"
-    activation = get(activation)
+    activation = resolve(where, activation)
     if not isinstance(lengths_between, (tuple, list)) or len(lengths_between) != 2:
         raise checks.wrong_type(where, "lengths_between", "a pair (low, high)", lengths_between)
     low, high = (float(checks.number(where, "lengths_between", v, above=0.0)) for v in lengths_between)

@@ -33,6 +33,7 @@ class Marked:
         marks: whether the model has modules to mark (plain functions do not).
         changes: what the latest trace of `apply` has seen the model change in itself, in sentences: attributes that
             are no variables, shapes and dtypes of variables. A compiled program does neither.
+        untold: where the model was to be told that it is being trained and takes no notice, a sentence that says so.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Marked:
     given: tuple[Any, Any] | None = None
     marks: bool = True
     changes: list[str] = dataclasses.field(default_factory=list)
+    untold: str = ""
 
 
 def marked(
@@ -68,10 +70,11 @@ def marked(
 
     fixed = _streams(rngs, where)
     if isinstance(model, nn.Module):
+        check_method(where, type(model), method)
         return _marked_linen.of(model, train, method, fixed)
     if isinstance(model, nnx.Module):
         _no_streams(fixed, where, "an nnx module")
-        return _marked_nnx.of_instance(model, train, method)
+        return _marked_nnx.of_instance(model, train, method, where)
     if inspect.isclass(model) and issubclass(model, nn.Module):
         raise checks.wrong_type(
             where, "model", "a linen module instance", model, f"Make one: {model.__name__}(...)."
@@ -80,7 +83,14 @@ def marked(
         if method is not None:
             raise checks.bad(where, "method", "None for a model of plain functions", method)
         _no_streams(fixed, where, "a model of plain functions")
-        return _of_model(model, train) if isinstance(model, Model) else _of_pair(*model)
+        if isinstance(model, Model):
+            return _of_model(model, train)
+        if _positional(model[1]) == 1:
+            rule = "a pair (init, apply) of functions, init(key) -> params and apply(params, x) -> output"
+            raise checks.bad(
+                where, "model", rule, "a second function of one argument", "The other way round?"
+            )
+        return _of_pair(*model, train=train)
     if callable(model):
         takes = _parameters(model)
         needed = [name for name, required in takes.items() if required and name != "rngs"]
@@ -93,6 +103,14 @@ def marked(
                 where, "model", "a factory `rngs -> module`", model, f"Pass lambda rngs: {call}."
             )
     raise checks.wrong_type(where, "model", "a model", model, _WAY_OUT)
+
+
+def check_method(where: str, module: type, method: Any) -> None:
+    """Raises where `method` names none of the module's."""
+    if isinstance(method, str) and not callable(getattr(module, method, None)):
+        own = [name for name in vars(module) if callable(getattr(module, name)) and not name.startswith("_")]
+        rule = f"the name of a method of {module.__name__}"
+        raise checks.bad(where, "method", rule, method, checks.nearest(method, own) if own else "")
 
 
 def _streams(rngs: Any, where: str) -> dict[str, Any]:
@@ -127,7 +145,7 @@ def _of_model(model: Model, train: bool) -> Marked:
     )
 
 
-def _of_pair(init: Callable[..., Any], apply: Callable[..., Any]) -> Marked:
+def _of_pair(init: Callable[..., Any], apply: Callable[..., Any], *, train: bool) -> Marked:
     """`init(key)` or `init(key, *args)`; `apply(params, *args)`, with a key where it has an argument for one."""
     alone = _positional(init) == 1
     names = list(_parameters(apply))
@@ -141,11 +159,16 @@ def _of_pair(init: Callable[..., Any], apply: Callable[..., Any]) -> Marked:
         return apply(params, *args, **{random: key})
 
     name = getattr(apply, "__name__", "functions")
+    name = "functions" if name == "<lambda>" else name
+    deaf = untold(
+        name, "as functions of a pair are not told", "or pass a jaxinit.models.Model, whose apply is."
+    )
     return Marked(
-        "functions" if name == "<lambda>" else name,
+        name,
         lambda key, args: ((init(key) if alone else init(key, *args)), {}),
         run,
         marks=False,
+        untold=deaf if train else "",
     )
 
 
@@ -158,6 +181,11 @@ def _positional(f: Callable[..., Any]) -> int | None:
     if any(p.kind == p.VAR_POSITIONAL for p in parameters):
         return None
     return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+
+
+def untold(name: str, why: str, way_out: str) -> str:
+    """The sentence on a model that takes no notice of `train=True`."""
+    return f"train=True changes nothing in {name}, {why}. Leave it out, {way_out}"
 
 
 def whole(node: Any) -> bool:

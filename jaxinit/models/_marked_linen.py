@@ -10,14 +10,14 @@ from flax import core as flax_core
 from flax import linen as nn
 
 from jaxinit.models._changes import changed
-from jaxinit.models._linen import _flags
-from jaxinit.models._marked import Marked, whole
+from jaxinit.models._linen import _TRAINING_FLAGS, _flags
+from jaxinit.models._marked import Marked, untold, whole
 from jaxinit.models._marks import Path, calling, marked_call
 
 
 def of(module: nn.Module, train: bool, method: Any, streams: dict[str, Any]) -> Marked:
     """A linen module; every stream of random numbers it asks for follows from the key."""
-    flags = _flags(module, train) if method is None else {}
+    flags, name = _flags(module, train) if method is None else {}, type(module).__name__
     changes: list[str] = []
 
     def init(key: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
@@ -38,10 +38,22 @@ def of(module: nn.Module, train: bool, method: Any, streams: dict[str, Any]) -> 
                 method=method,
                 **flags,
             )
-        changes[:] = changed(type(module).__name__, _abstract(state), _abstract(updated))
+        changes[:] = changed(name, _abstract(state), _abstract(updated))
         return out
 
-    return Marked(type(module).__name__, init, apply, changes=changes)
+    return Marked(
+        name, init, apply, changes=changes, untold=_untold(name, method) if train and not flags else ""
+    )
+
+
+def _untold(name: str, method: Any) -> str:
+    """The sentence on a module that has no flag, or a method that is not looked at for one."""
+    if method is not None:
+        way_out = "and tell the method: method=lambda module, *args: module.encode(*args, train=True), say."
+        return untold(name, "as only __call__ is told", way_out)
+    known = ", ".join(map(repr, _TRAINING_FLAGS))
+    way_out = "or give it one, and hand that on to dropout and batch norm."
+    return untold(name, f"whose __call__ has none of the arguments {known}", way_out)
 
 
 def _abstract(variables: Any) -> dict[str, tuple[Any, Any]]:

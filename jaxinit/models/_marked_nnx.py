@@ -15,7 +15,7 @@ from flax import nnx
 from jaxinit._core import checks
 from jaxinit.models._changes import attributes_of, changed, reassigned, variables_of
 from jaxinit.models._functional import _parameters
-from jaxinit.models._marked import Marked, whole
+from jaxinit.models._marked import Marked, check_method, untold, whole
 from jaxinit.models._marked_linen import interceptor
 from jaxinit.models._marks import Path, calling, marked_call
 from jaxinit.models._nnx import _filled, _split
@@ -37,7 +37,15 @@ def of_factory(factory: Callable[..., Any], train: bool, method: Any, where: str
     def make(key: Any) -> nnx.Module:
         rngs = nnx.Rngs(key)
         with jax.numpy_dtype_promotion("standard"):
-            module = factory(rngs=rngs) if by_name else factory(rngs)
+            try:
+                module = factory(rngs=rngs) if by_name else factory(rngs)
+            except Exception as error:
+                first = (str(error).strip("'\" \n").splitlines() or [""])[0].rstrip(".")
+                words = f"It failed with {type(error).__name__}: {first}. `rngs` has every stream; hand it on as it is."
+                rule = "a factory that makes an nnx.Module of `rngs`"
+                raise checks.bad(
+                    where, "model", rule, getattr(factory, "__name__", factory), words
+                ) from error
         if not isinstance(module, nnx.Module):
             raise checks.wrong_type(where, "model", "a factory `rngs -> nnx.Module`", module)
         _set_mode(module, train)
@@ -45,6 +53,9 @@ def of_factory(factory: Callable[..., Any], train: bool, method: Any, where: str
 
     template = nnx.eval_shape(lambda: make(jax.random.key(0, impl="threefry2x32")))
     name = getattr(factory, "__name__", "<lambda>")
+    name = type(template).__name__ if name == "<lambda>" else name
+    check_method(where, type(template), method)
+    deaf = _untold(name, template) if train else ""
 
     def init(key: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
         _, params, rest = _split(make(key))
@@ -52,23 +63,40 @@ def of_factory(factory: Callable[..., Any], train: bool, method: Any, where: str
 
     changes: list[str] = []
     apply = _apply(template, method, changes)
-    return Marked(type(template).__name__ if name == "<lambda>" else name, init, apply, changes=changes)
+    return Marked(name, init, apply, changes=changes, untold=deaf)
 
 
-def of_instance(module: nnx.Module, train: bool, method: Any) -> Marked:
+def of_instance(module: nnx.Module, train: bool, method: Any, where: str) -> Marked:
     """A module that has been made: one draw."""
+    check_method(where, type(module), method)
     graph, params, rest = _split(module)
     template = nnx.merge(graph, params, rest, copy=True)
+    name = type(module).__name__
+    deaf = _untold(name, template) if train else ""
     _set_mode(template, train)
     _, params, rest = _split(template)
     given = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
     changes: list[str] = []
     apply = _apply(template, method, changes)
-    return Marked(type(module).__name__, lambda key, args: given, apply, given, changes=changes)
+    return Marked(name, lambda key, args: given, apply, given, changes=changes, untold=deaf)
 
 
 def _set_mode(module: nnx.Module, train: bool) -> None:
     module.train() if train else module.eval()
+
+
+def _untold(name: str, module: nnx.Module) -> str:
+    """A sentence where train() and eval() leave a module's attributes the same; it is left in training."""
+    modes = []
+    for train in (False, True):
+        _set_mode(module, train)
+        modes.append(attributes_of(module))
+    if reassigned(name, *modes):
+        return ""
+    way_out = (
+        "and set arguments of a call yourself: method=lambda module, *args: module(*args, train=True), say."
+    )
+    return untold(name, "whose train() sets no attribute", way_out)
 
 
 def _apply(template: nnx.Module, method: Any, changes: list[str]) -> Callable[..., Any]:

@@ -85,7 +85,11 @@ def _draw(
     )  # fmt: skip
     if (line.high > line.low).any():
         low, high = np.clip(line.low, *limits), np.clip(line.high, *limits)
-        ax.fill_between(line.x, unit(low), unit(high), color=look.colour, alpha=0.18, linewidth=0, zorder=1.5)
+        band: dict[str, Any] = {"color": look.colour, "alpha": 0.18, "zorder": 1.5}
+        if len(line.x) > 1:
+            ax.fill_between(line.x, unit(low), unit(high), linewidth=0, **band)
+        else:  # one site has no band: a bar of its range
+            ax.vlines(line.x, unit(low), unit(high), linewidth=8, **band)
     for found, height, marker in (
         (np.isneginf(line.centre), 0.015, "v"),
         (np.isposinf(line.centre), 0.985, "^"),

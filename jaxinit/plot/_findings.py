@@ -14,7 +14,7 @@ from jaxinit.records._depth import positions
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_LOOKS = {"error": 1, "warning": 4, "note": 0}
+_LOOKS = {"error": 1, "warning": 4, "likely": 5, "note": 0}
 _ROWS = 24  # as many as the table shows
 
 

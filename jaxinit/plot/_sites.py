@@ -30,7 +30,7 @@ def number_sites(ax: Axes, label: str) -> None:
     """Whole numbers, and what they count."""
     ticker = _style.matplotlib().ticker
     ax.set_xlabel(label)
-    ax.xaxis.set_major_locator(ticker.MaxNLocator(nbins=8, integer=True))
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
 
 
 def shared_path(sites: Sequence[str]) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 from jax.extend import core
 
 from jaxinit.models import MARK
-from jaxinit.probe import _equations as equations
+from jaxinit.probe import equations
 
 __all__ = ["Chain", "View", "follow", "largest_slope", "value_and_slope"]
 

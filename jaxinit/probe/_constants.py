@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jax.extend import core
 
-from jaxinit.probe import _equations as equations
+from jaxinit.probe import equations
 
 __all__ = ["equal_entries"]
 

@@ -11,10 +11,10 @@ import numpy as np
 from jax.extend import core
 
 from jaxinit.models import MARK
-from jaxinit.probe import _equations as equations
+from jaxinit.probe import equations
 from jaxinit.probe._plan import Block, Plan
 
-__all__ = ["Form", "forms_of"]
+__all__ = ["Form", "form_of", "form_of_number", "forms_of"]
 
 
 class Form(NamedTuple):
@@ -106,7 +106,7 @@ class _Forms:
         env.update(zip(jaxpr.invars, inputs, strict=True))
 
         def read(atom: Any) -> Form | _Stack:
-            return _of_literal(atom.val) if isinstance(atom, core.Literal) else env[atom]
+            return form_of_number(atom.val) if isinstance(atom, core.Literal) else env[atom]
 
         def note(index: int) -> None:
             for variable, place in [] if block is None else block.taps.get(index, []):
@@ -128,7 +128,7 @@ class _Forms:
     def _equation(
         self, eqn: core.JaxprEqn, given: list[Any], inside: Sequence[Block] | None, at: tuple[int, ...]
     ) -> Sequence[Form | _Stack]:
-        kind, name = equations.kind_of(eqn), eqn.primitive.name
+        kind = equations.kind_of(eqn)
         if eqn.primitive is MARK:
             return given
         if kind == equations.SCAN:
@@ -139,7 +139,7 @@ class _Forms:
         if body is not None and len(body.jaxpr.invars) == len(given):
             return self._walk(body.jaxpr, None if inside is None else inside[0], given, at)
         forms = [self._whole(g) for g in given]
-        return [_result(name, eqn, forms)] * len(eqn.outvars)
+        return [form_of(eqn, forms)] * len(eqn.outvars)
 
     def _cond(
         self, eqn: core.JaxprEqn, given: list[Any], inside: Sequence[Block] | None, at: tuple[int, ...]
@@ -204,7 +204,8 @@ def _bent_by(form: Form, *others: Form) -> Form:
     return form._replace(bends=bends, via=via)
 
 
-def _of_literal(value: Any) -> Form:
+def form_of_number(value: Any) -> Form:
+    """The form of a number in the program: a constant, or zero where all of its entries are 0 or infinite."""
     array = np.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         return _CONSTANT
@@ -224,7 +225,17 @@ def _times(a: Form, b: Form) -> Form:
     return Form(degrees, a.bends | b.bends, a.zero or b.zero, a.via | b.via)
 
 
-def _result(name: str, eqn: core.JaxprEqn, forms: list[Form]) -> Form:
+def form_of(eqn: core.JaxprEqn, forms: Sequence[Form]) -> Form:
+    """The form of an equation's values, given those of its operands; of loops and branches nothing is known.
+
+    Example:
+        >>> import jax
+        >>> from jaxinit.probe import Form, form_of
+        >>> [product] = jax.make_jaxpr(lambda a, b: a * b)(1.0, 1.0).eqns
+        >>> form_of(product, [Form({0: 1.0}, 0), Form({0: 1.0, 1: 0.5}, 0)]).degrees
+        {0: 2.0, 1: 0.5}
+    """
+    name = eqn.primitive.name
     if name in _PRODUCTS:
         out = _times(forms[0], forms[1])
     elif name == "div":

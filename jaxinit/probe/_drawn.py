@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from jaxinit.probe import _equations as equations
+from jaxinit.probe import equations
 
 __all__ = ["Drawn", "laws"]
 

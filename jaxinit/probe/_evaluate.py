@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from jaxinit.models import MARK
-from jaxinit.probe import _equations as equations
+from jaxinit.probe import equations
 from jaxinit.probe._layout import Layout
 from jaxinit.probe._operands import Product
 from jaxinit.probe._plan import Block, Place

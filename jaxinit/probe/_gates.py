@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from jax.extend import core
 
 from jaxinit.models import MARK
-from jaxinit.probe import _equations as equations
+from jaxinit.probe import equations
 from jaxinit.probe._activation import Chain, View, follow
 
 __all__ = ["Gate", "gates_of"]

@@ -15,7 +15,7 @@ from jax.lax import GatherScatterMode
 from jaxinit._core.normals import vector
 from jaxinit.implicit import _frames
 from jaxinit.implicit._gradient import from_grams
-from jaxinit.probe import _equations as equations
+from jaxinit.probe import equations
 from jaxinit.probe._layout import exponent, power
 from jaxinit.probe._rows import wide
 

@@ -30,7 +30,10 @@ def adapted(where: str, loss: Any, traced: Traced, labels: Any) -> Loss:
     if loss is None:
         return random_loss(traced.output_axes)
     if not callable(loss):
-        raise checks.wrong_type(where, "loss", "a function of the output (and labels)", loss)
+        raise checks.wrong_type(
+            where, "loss", "a function of the output (and labels)", loss,
+            "For classes: loss=lambda out, y: optax.softmax_cross_entropy_with_integer_labels(out, y).mean().",
+        )  # fmt: skip
     if labels is None and _needs_labels(loss):
         raise checks.bad(
             where, "labels", "given, since the loss takes two arguments", None,
@@ -48,7 +51,7 @@ def adapted(where: str, loss: Any, traced: Traced, labels: Any) -> Loss:
         raise checks.bad(
             where, "loss", f"a function of outputs {shapes(traced.output_shape)}"
             + ("" if labels is None else f" and labels {shapes(labels)}"), getattr(loss, "__name__", loss),
-            f"It failed with {type(error).__name__}: {first}",
+            f"It failed with {type(error).__name__}: {first.rstrip('.')}.",
         ) from error  # fmt: skip
     if not hasattr(value, "shape") or value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise checks.bad(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from jax.extend import core
 
-from jaxinit.probe import _equations as equations
+from jaxinit.probe import equations
 
 __all__ = ["DATA", "NOTHING", "Origin", "flow", "join"]
 

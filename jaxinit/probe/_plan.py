@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from jaxinit.models import MARK
-from jaxinit.probe import _equations as equations
+from jaxinit.probe import equations
 from jaxinit.probe._activation import Chain, View, follow
 from jaxinit.probe._gates import gates_of
 from jaxinit.probe._origins import DATA, Origin, body_origins, flow, of

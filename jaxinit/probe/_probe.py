@@ -110,7 +110,9 @@ def probe(
             normal.
         backward: also measure gradients.
         record: names of statistics (`jaxinit.records.STATISTICS` and `PROBE_STATISTICS`); all by default.
-        train: whether the model is told that it is being trained (batch statistics, dropout).
+        train: whether the model is told that it is being trained (batch statistics, dropout): a linen module by the
+            argument `train`, `training`, `is_training` or `deterministic` of its `__call__`, an nnx module by its
+            `train()` or `eval()`, a `Model` by the argument of its `apply`.
         rngs: streams of a linen module that stay the same for every seed, e.g. {"dropout": key}. All others
             follow from the seed.
         method: call this instead of `__call__`: a name, or a function `(module, *args)`.
@@ -137,7 +139,8 @@ def probe(
     Warns:
         UserWarning: the model does more than compute its output: it calls the host, reads numbers of NumPy or Python
             while it is traced, keeps values of the trace, assigns to its attributes, changes the shape or dtype of a
-            variable; or it draws the same parameters for every seed; weights="implicit" has nothing to leave unformed.
+            variable; or it draws the same parameters for every seed; it takes no notice of train=True;
+            weights="implicit" has nothing to leave unformed.
 
     Example:
         >>> import numpy as np, flax.linen as nn
@@ -182,7 +185,7 @@ def probe(
             "For more draws leave params out." if params is not None
             else "For more draws pass a factory: lambda rngs: MyModule(..., rngs=rngs).",
         )  # fmt: skip
-    each = ensemble.worth_a_call(traced.bytes, devices=devices)
+    each = ensemble.worth_a_call(traced.bytes, devices=devices, where=where)
     size = (
         _chunk(traced, len(seed_array), _PACK if each else _MOST)
         if chunk is None
@@ -320,7 +323,7 @@ def _build(
         adapted = dataclasses.replace(adapted, given=fitted(where, params, trained, state))
     traced = trace(where, adapted, trained, state, shapes)
     closed = core.ClosedJaxpr(traced.plan.block.jaxpr, traced.plan.block.consts)
-    remarks = purity.remarks(adapted, drawn, closed, (trained, state, shapes), settled=traced.settled)
+    remarks = purity.remarks_on(adapted, drawn, closed, (trained, state, shapes), settled=traced.settled)
     treatment, structure = None, jax.tree.structure((trained, state))
     if unformed is not None:
         if adapted.given is not None:

@@ -19,13 +19,13 @@ from jaxinit.probe._program import Program
 if TYPE_CHECKING:
     from jaxinit.probe._products import Products
 
-__all__ = ["differs", "partial", "rehearse", "remarks", "remarks_of", "traced_again"]
+__all__ = ["differs", "partial", "rehearse", "remarks", "remarks_on", "traced_again"]
 
 #: Equations whose derivative, or whose batch of seeds, may not exist.
 _PARTIAL = frozenset({"while", "pure_callback", "io_callback"})
 
 
-def remarks(
+def remarks_on(
     model: Marked,
     drawn: core.ClosedJaxpr | None,
     program: core.ClosedJaxpr,
@@ -33,7 +33,8 @@ def remarks(
     *,
     settled: bool = False,
 ) -> list[str]:
-    """Sentences on side effects: whoever runs the compiled program does not get what the Python code says.
+    """Sentences on side effects, and on a model that takes no notice of `train=True`: whoever runs the compiled program
+    does not get what the Python code, or the call, says.
 
     `drawn` and `program` are what `model.init` and `model.apply` were traced to for a key and `shapes` = (params,
     state, args); `drawn` is None where parameters are given. Both are traced once more: what is then another program
@@ -71,16 +72,16 @@ def remarks(
             f"{model.name} keeps values of its trace in Python{_holder(model, key, *shapes)}: outside of the call they "
             "are no arrays, and using them raises UnexpectedTracerError. Return them, or sow them."
         )
-    return [*out, *model.changes]
+    return [*out, *([model.untold] if model.untold else []), *model.changes]
 
 
-def remarks_of(found: Products, *, draws: bool = True) -> list[str]:
+def remarks(found: Products, *, draws: bool = True) -> list[str]:
     """The same sentences of a model whose products were found; `draws`: whether it draws its parameters."""
     block, args = found.traced.plan.block, found.arguments
     key = jax.random.key(0, impl="threefry2x32")
     drawn = jax.make_jaxpr(found.model.init)(key, args) if draws else None
     program, shapes = core.ClosedJaxpr(block.jaxpr, block.consts), (*found.abstract, args)
-    return remarks(found.model, drawn, program, shapes, settled=found.traced.settled)
+    return remarks_on(found.model, drawn, program, shapes, settled=found.traced.settled)
 
 
 def partial(program: core.ClosedJaxpr) -> bool:

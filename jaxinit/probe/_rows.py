@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit.probe import _equations as equations
+from jaxinit.probe import equations
 from jaxinit.probe._activation import Chain, largest_slope, value_and_slope
 from jaxinit.probe._layout import Layout, exponent, power
 

@@ -38,7 +38,8 @@ def moments(layout: Layout, rows: Any, backward: bool = False) -> tuple[Any, Any
 
 def stacked(rows: dict[int, Any], order: Sequence[int]) -> Any:
     """The rows of all places in this order, those of a place's iterations one after the other."""
-    return np.concatenate([np.reshape(rows[p], (-1, rows[p].shape[-1])) for p in order])
+    held = {p: np.asarray(row) for p, row in rows.items()}
+    return np.concatenate([np.reshape(held[p], (-1, held[p].shape[-1])) for p in order])
 
 
 def repeated(log: Any, rows: Any) -> Any:

@@ -14,8 +14,8 @@ from jax.extend import core
 
 from jaxinit._core import checks
 from jaxinit.models import Marked
-from jaxinit.probe import _equations as equations
 from jaxinit.probe import _inputs as inputs
+from jaxinit.probe import equations
 from jaxinit.probe._plan import Path, Plan, make_plan
 from jaxinit.probe._purity import differs, traced_again
 
@@ -96,7 +96,7 @@ def _trace(where: str, model: Marked, params: Any, state: Any, args: Any, key: A
 def refused(where: str, model: Marked, args: Any, error: Exception) -> ValueError:
     """The model does not take these inputs, or cannot be traced at all: its own words, and what it was given."""
     first = (str(error).strip().splitlines() or [""])[0]
-    words = f"The call failed with {type(error).__name__}: {first}"
+    words = f"The call failed with {type(error).__name__}: {first.rstrip('.')}."
     if isinstance(error, _UNTRACEABLE):
         return checks.bad(
             where, "model", "one that jax can trace (jit would fail in the same way)", model.name,
@@ -108,10 +108,15 @@ def refused(where: str, model: Marked, args: Any, error: Exception) -> ValueErro
             where, "model", "one that leaves its attributes alone when it is called", model.name,
             f"{words} Keep what changes in a variable: self.variable('counters', 'n', jnp.zeros, ()).",
         )  # fmt: skip
+    numbers = all(v.shape == () for v in jax.tree.leaves(args))
+    way_out = (
+        "Numbers are no shape: jax.ShapeDtypeStruct((32, 784), jnp.float32) has inputs of a shape drawn."
+        if numbers
+        else "Several arguments are passed as a tuple, x=(tokens, mask)."
+    )
     return checks.bad(
-        where, "x", f"inputs that {model.name} can be called with", inputs.shapes(args),
-        f"{words} Several arguments are passed as a tuple, x=(tokens, mask).",
-    )  # fmt: skip
+        where, "x", f"inputs that {model.name} can be called with", inputs.shapes(args), f"{words} {way_out}"
+    )
 
 
 class _Twin(NamedTuple):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from jaxinit.probe import _equations as equations
+from jaxinit.probe import equations
 from jaxinit.probe._again import Threading, count_of, is_again, threading
 from jaxinit.probe._drawn import Drawn, laws
 from jaxinit.probe._lookup import is_lookup, tokens

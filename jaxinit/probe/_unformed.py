@@ -15,7 +15,7 @@ from jax.extend import core
 from jaxinit._core.struct import leaf, record
 from jaxinit.implicit import _frames, _gaussian, _haar
 from jaxinit.implicit._gradient import from_grams
-from jaxinit.probe import _equations as equations
+from jaxinit.probe import equations
 from jaxinit.probe._drawn import Drawn
 from jaxinit.probe._layout import power
 from jaxinit.probe._lookup import filled, look_up, places

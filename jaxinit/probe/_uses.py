@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from jaxinit.models import MARK
-from jaxinit.probe import _equations as equations
+from jaxinit.probe import equations
 from jaxinit.probe._operands import kept_axes
 from jaxinit.probe._plan import Block, Plan
 

@@ -15,7 +15,7 @@ import jax
 from jax.extend import core
 
 from jaxinit._core.threefry import fused
-from jaxinit.probe import _equations as equations
+from jaxinit.probe import equations
 
 __all__ = ["Wanted", "want"]
 

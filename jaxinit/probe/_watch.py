@@ -125,7 +125,7 @@ def watch(
     kept = {} if state is None else inputs.abstract(state)
     traced = trace(where, adapted, params, kept, args)
     closed = core.ClosedJaxpr(traced.plan.block.jaxpr, traced.plan.block.consts)
-    for remark in purity.remarks(adapted, None, closed, (params, kept, args), settled=traced.settled):
+    for remark in purity.remarks_on(adapted, None, closed, (params, kept, args), settled=traced.settled):
         warnings.warn(remark, UserWarning, stacklevel=2)
     measure = measure_of(
         where, adapted, traced, inputs.examples_of(args) or 1, targets,

@@ -155,15 +155,18 @@ class Calibration(Record):
 
     def table(self, max_rows: int = 60) -> Table:
         """One row a site: scale and statistic before and after, and the status; evenly spaced rows if too many."""
-        from rich.table import Table
         from rich.text import Text
 
+        from jaxinit.records._fitted import FittedTable
         from jaxinit.records._tables import format_log, shown
 
         def figure(value: float) -> str:
             return "–" if math.isnan(value) else format_log(math.log(value) if value > 0 else -math.inf)
 
-        table = Table(title=Text(f"{self.label}: {self.method}"), title_justify="left")
+        table = FittedTable(
+            title=Text(f"{self.label}: {self.method}"), title_justify="left",
+            expendable=("rms weight", "target", "before", "factor", "after"),
+        )  # fmt: skip
         targets = {f"{s.target:.3g}" for s in self.sites if not math.isnan(s.target)}
         alike = f", target {targets.pop()}" if len(targets) == 1 else ""
         table.caption = f"{self.statistic}{alike}; {self.evaluations} evaluations of the model"

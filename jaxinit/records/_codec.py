@@ -33,6 +33,13 @@ def saved(cls: type[T]) -> type[T]:
     return cls
 
 
+def is_array(value: Any) -> bool:
+    """Whether a file holds it as an array: NumPy's and JAX's, no scalars of NumPy."""
+    return isinstance(value, np.ndarray) or (
+        hasattr(value, "__array__") and not isinstance(value, np.generic)
+    )
+
+
 def _encode(value: Any, arrays: list[np.ndarray]) -> Any:
     if value is None or isinstance(value, (bool, str)):
         return value
@@ -41,7 +48,8 @@ def _encode(value: Any, arrays: list[np.ndarray]) -> Any:
     if isinstance(value, (float, np.floating)):
         x = float(value)
         return x if math.isfinite(x) else {"!": "float", "value": repr(x)}
-    if isinstance(value, np.ndarray):
+    if is_array(value):
+        value = np.asarray(value)
         if value.dtype.hasobject:
             raise TypeError("arrays of Python objects cannot be saved; convert them to numbers or strings.")
         arrays.append(value)
@@ -59,8 +67,6 @@ def _encode(value: Any, arrays: list[np.ndarray]) -> Any:
         return {"!": "tuple", "value": [_encode(v, arrays) for v in value]}
     if isinstance(value, list):
         return [_encode(v, arrays) for v in value]
-    if hasattr(value, "__array__"):
-        return _encode(np.asarray(value), arrays)
     raise TypeError(f"a {type(value).__name__} cannot be saved in a record: {value!r}.")
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from jaxinit.records._fitted import FittedTable
+
 if TYPE_CHECKING:
     from jaxinit.records._convergence import Convergence, Crossing
     from jaxinit.records._resampling import Estimate
@@ -32,25 +34,27 @@ def format_crossing(crossing: Crossing) -> str:
 
 def convergence_table(record: Convergence, threshold: float | None) -> Table:
     runs = f"{len(record.seeds)} seeds x {len(record.learning_rates)} learning rates x {record.steps} steps"
-    table = Table(
+    measure = record.measure
+    common = float(record.learning_rates[record.common_rate()])
+    at_common_rate = f"test {measure} at lr {common:.3g}"
+    table = FittedTable(
         title=Text(f"{record.label} ({runs})"),
         caption="Medians over seeds [95 % bootstrap interval]; diverged runs count as worst. "
         "▼ ▲: the smallest, the largest rate tried.",
         title_justify="left",
         caption_justify="left",
+        expendable=(at_common_rate, "diverged", "best lr"),
     )
-    measure = record.measure
-    common = float(record.learning_rates[record.common_rate()])
     best, edge, rate = record.best_rate(), record.at_edge(), record.divergence_rate()
     at_best, at_common = record.summary(), record.summary(at="common")
     crossings = record.steps_to(threshold)
     level = next(iter(crossings.values())).threshold
     sign = "≥" if measure == "accuracy" else "≤"
-    table.add_column("initializer")
+    table.add_column("initializer", no_wrap=True)
     table.add_column("best lr", justify="right")
     table.add_column(f"test {measure}", justify="right")
     table.add_column(f"steps to val. {measure} {sign} {level:.3g}", justify="right")
-    table.add_column(f"test {measure} at lr {common:.3g}", justify="right")
+    table.add_column(at_common_rate, justify="right")
     table.add_column("diverged", justify="right")
     before = record.before_training()
     if before:

@@ -13,11 +13,12 @@ from jaxinit.records._record import Record
 if TYPE_CHECKING:
     from rich.table import Table
 
-#: Worst first. An error: training cannot work, or not at this depth. A warning: it will be slow or fragile.
-#: A note: worth knowing, nothing to mend.
-SEVERITIES = ("error", "warning", "note")
+#: Worst first. An error: training cannot work, or not at this depth. A warning: it will be slow or fragile. Likely: it
+#: would be a warning, and its estimate is beyond the threshold, but the seeds do not make that sure. A note: worth
+#: knowing, nothing to mend.
+SEVERITIES = ("error", "warning", "likely", "note")
 
-_STYLE = {"error": "bold red", "warning": "yellow", "note": "dim"}
+_STYLE = {"error": "bold red", "warning": "yellow", "likely": "cyan", "note": "dim"}
 
 
 @saved
@@ -106,7 +107,7 @@ class Diagnosis(Record):
     @property
     def ok(self) -> bool:
         """Neither an error nor a warning."""
-        return all(f.severity == "note" for f in self.findings)
+        return not self.at_least("warning")
 
     def __bool__(self) -> bool:
         return self.ok
@@ -162,7 +163,8 @@ class Diagnosis(Record):
         )
         table.caption += f".\n{self.way_out}" if self.way_out else ""
         table.caption_justify = "left"
-        table.show_header = bool(self.findings)
+        if not self.findings:
+            table.show_header, table.box = False, None  # the verdict stands alone, over no empty box
         for title in ("", "where", "what", "change"):
             table.add_column(title, overflow="fold")
         for f in self.findings[:max_rows]:

@@ -87,12 +87,16 @@ class PhaseDiagram(Record):
 
     def table(self, max_rows: int = 24) -> Table:
         """One row a grid point, at most `max_rows` of them, evenly spaced."""
-        from rich.table import Table
         from rich.text import Text
 
+        from jaxinit.records._fitted import FittedTable
         from jaxinit.records._tables import shown
 
-        out = Table(title=Text(f"{self.label}: phase diagram"), title_justify="left")
+        out = FittedTable(
+            title=Text(f"{self.label}: phase diagram"),
+            title_justify="left",
+            expendable=("status", "c*", "q*"),
+        )
         for title in ("σw²", "σb²", "q*", "χ₁", "c*", "ξ_c", "phase", "status"):
             out.add_column(title, justify="left" if title in ("phase", "status") else "right")
         rows = self.rows()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -181,8 +182,10 @@ class Propagation(Record):
 
         Second moments are shown as exp of the mean log over seeds ("typical"), which does not underflow at
         great depth, averaged over inputs. At most `max_rows` sites are shown, evenly spaced. Records of a
-        probed model show the shape of each site, and roots of second moments (rms).
+        probed model show the shape of each site, roots of second moments (rms), and a mark where
+        `jaxinit.diagnose` finds something: ✗ an error, ! a warning, ? what is likely.
         """
         from jaxinit.records._tables import propagation_table
 
-        return propagation_table(self, max_rows)
+        marks = importlib.import_module("jaxinit.diagnose").marks(self) if self.layout else ()
+        return propagation_table(self, max_rows, marks)

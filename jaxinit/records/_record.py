@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxinit.records import _codec
+from jaxinit.records._equality import ByValue
 from jaxinit.records._frames import optional
 
 if TYPE_CHECKING:
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-class Record:
-    """Base of the records that travel between the areas of jaxinit (`Propagation`, `Convergence`, ...)."""
+class Record(ByValue):
+    """Base of the records that travel between the areas of jaxinit (`Propagation`, `Convergence`, ...).
+
+    Records are equal when all they say is, whatever their provenance: `ji.load(record.save(path)) == record`.
+    """
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the record to one .npz file (arrays, and a JSON header), atomically; `jaxinit.load` reads it."""

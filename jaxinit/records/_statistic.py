@@ -9,11 +9,12 @@ import numpy as np
 
 from jaxinit._core.moments import Moments
 from jaxinit.records._codec import saved
+from jaxinit.records._equality import ByValue
 
 
 @saved
 @dataclasses.dataclass(frozen=True, eq=False)
-class Statistic:
+class Statistic(ByValue):
     """Mean over seeds with its standard error, extremes and count.
 
     `mean`, `stderr`, `min` and `max` share one shape, e.g. (sites, inputs). `count` is the number of seeds; a

@@ -109,12 +109,15 @@ class Suggestion(Record):
 
     def table(self, max_rows: int = 80) -> Table:
         """One row a layer: what to write, what it draws, what the model draws now; evenly spaced rows if too many."""
-        from rich.table import Table
         from rich.text import Text
 
+        from jaxinit.records._fitted import FittedTable
         from jaxinit.records._tables import shown
 
-        table = Table(title=Text(f"{self.label}: initializers to write"), title_justify="left")
+        table = FittedTable(
+            title=Text(f"{self.label}: initializers to write"), title_justify="left",
+            expendable=("now", "stddev", "now", "⟨z²⟩", ""),
+        )  # fmt: skip
         table.caption = "stddev of entries; ⟨z²⟩ as analysed, now and with the suggestion" + (
             f"; {self.branches} residual branches" if self.branches else ""
         )

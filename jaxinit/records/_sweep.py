@@ -167,9 +167,9 @@ class Sweep(Record):
 
         Second moments are exp of the mean log over seeds ("typical"), averaged over inputs.
         """
-        from rich.table import Table
         from rich.text import Text
 
+        from jaxinit.records._fitted import FittedTable
         from jaxinit.records._tables import format_figure, format_log, shown
 
         known = (
@@ -179,7 +179,7 @@ class Sweep(Record):
             ("dead out", "dead_fraction", -1),
         )
         columns = [c for c in known if c[1] in self.statistics]
-        table = Table(title=Text(f"{self.label} ({self.count} seeds)"), title_justify="left")
+        table = FittedTable(title=Text(f"{self.label} ({self.count} seeds)"), title_justify="left")
         for name in self.axes:
             table.add_column(name, justify="right", no_wrap=True)
         for title, *_ in columns:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.table import Table
 from rich.text import Text
+
+from jaxinit.records._fitted import FittedTable
 
 if TYPE_CHECKING:
     from jaxinit.records._propagation import Propagation
@@ -49,11 +52,18 @@ def shown(sites: int, max_rows: int) -> np.ndarray:
     return np.unique(np.round(np.linspace(0, sites - 1, max_rows)).astype(int))
 
 
-def propagation_table(record: Propagation, max_rows: int) -> Table:
+def propagation_table(record: Propagation, max_rows: int, marks: Sequence[str] = ()) -> Table:
     count = "exact" if record.count == 0 else f"{record.count} seeds"
-    table = Table(title=Text(f"{record.label} ({record.source}, {count})"), title_justify="left")
     rows = shown(len(record.sites), max_rows)
     columns = (_model_columns if record.layout else _network_columns)(record, rows)
+    if any(marks):
+        columns.append(("", [marks[i] for i in rows]))
+    table = FittedTable(
+        title=Text(f"{record.label} ({record.source}, {count})"), title_justify="left",
+        expendable=("‖dL/dW‖", "grad corr.", "shape", "dead", "corr."),
+        caption="✗ error, ! warning, ? likely: jaxinit.diagnose says what" if any(marks) else None,
+        caption_justify="left",
+    )  # fmt: skip
     table.add_column(
         "site", justify="right" if all(s.isdigit() for s in record.sites) else "left", no_wrap=True
     )
@@ -114,7 +124,7 @@ def _or_dash(mean: float, stderr: float) -> str:
 
 
 def parameter_table(record: ParameterStatistics, max_rows: int) -> Table:
-    table = Table(title=Text(f"{record.label} ({record.norm.count} seeds)"), title_justify="left")
+    table = FittedTable(title=Text(f"{record.label} ({record.norm.count} seeds)"), title_justify="left")
     rows = shown(len(record.names), max_rows)
     table.add_column("parameter", no_wrap=True)
     table.add_column("shape", justify="right", no_wrap=True)

@@ -103,14 +103,15 @@ class WidthTable(Record):
 
     def table(self, max_rows: int = 80) -> Table:
         """One row a parameter; evenly spaced rows if too many."""
-        from rich.table import Table
         from rich.text import Text
 
+        from jaxinit.records._fitted import FittedTable
         from jaxinit.records._tables import shown
 
-        table = Table(
-            title=Text(f"{self.label}: width {self.base_width:g} to {self.width:g}"), title_justify="left"
-        )
+        table = FittedTable(
+            title=Text(f"{self.label}: width {self.base_width:g} to {self.width:g}"), title_justify="left",
+            expendable=("shape", "own", "role", "SGD"),
+        )  # fmt: skip
         table.caption = (
             "factors on what is right at the base width: standard deviation (own: of the model's initializer), "
             "learning rates, output. " + "; ".join(self.notes)
@@ -227,13 +228,13 @@ class WidthTransfer(Record):
 
     def table(self, max_rows: int = 60) -> Table:
         """One row a site: slopes of its initial value and of its last change, with the verdicts."""
-        from rich.table import Table
         from rich.text import Text
 
+        from jaxinit.records._fitted import FittedTable
         from jaxinit.records._tables import shown
 
         style = {"flat": "green", "grows": "bold red", "shrinks": "yellow", "unclear": "dim"}
-        table = Table(title=Text(repr(self)), title_justify="left")
+        table = FittedTable(title=Text(repr(self)), title_justify="left")
         table.caption = (
             f"slope of log rms against log width, 95 % interval, {self.log_rms.shape[2]} seeds; flat: within "
             f"±{self.tolerance:g}"

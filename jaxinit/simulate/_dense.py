@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxinit._core.compiling import Kind
 from jaxinit._core.normals import vector
 from jaxinit._core.scaled import Scaled, exponent_of, normalize, pow2
 from jaxinit._core.struct import record, static
@@ -40,6 +41,13 @@ class Dense:
     wanted: frozenset[str] = static()
     skips: str | None = static(default=None)
     driven: Driven | None = static(default=None)
+
+    @property
+    def compiled_for(self) -> Kind:
+        """Frames and products of many rows, as of patches or of all steps of tied weights, are not loops of ours."""
+        if not all(isinstance(w, Weights) for w in self.weights):
+            return "brief"
+        return None if any(w.sampler == "materialized" for w in self.weights) else "loops"
 
     def __call__(self, key: jax.Array, data: tuple[Network, Inputs]) -> dict[str, Any]:
         network, inputs = data

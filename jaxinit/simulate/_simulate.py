@@ -36,9 +36,10 @@ SAMPLERS = ("auto", "implicit", "materialized", "radial")
 
 #: Where lengths are drawn alone: the most seeds of a batch, whose vectors stay in the cache, and layers of them.
 _RADIAL_SEEDS, _RADIAL_LAYERS = 1 << 14, 1 << 24
-#: A matrix is not formed where its smaller side is at least so many times the columns it is multiplied with, and so
-#: many where these are too many to be made orthogonal without LAPACK (`experiments/bench/convolution.py`).
-_SHARE, _LAPACK_SHARE = 4, 16
+#: A matrix is not formed where its smaller side is at least so many times the columns it is multiplied with, so many if
+#: these are the patches of a convolution, and so many where they are too many to be made orthogonal without LAPACK
+#: (`experiments/bench/convolution.py`).
+_SHARE, _PATCHES_SHARE, _LAPACK_SHARE = 4, 8, 16
 #: A network keeps its weights, or the normals of implicit ones, for the backward pass as long as all that it keeps is
 #: at most so many bytes; else it draws them twice.
 _STORE_BYTES = 1 << 30
@@ -244,8 +245,7 @@ def _program(
 
 def _check_flags(progress: Any, **flags: Any) -> None:
     for name, value in flags.items():
-        if not isinstance(value, (bool, np.bool_)):
-            raise checks.wrong_type("simulate", name, "True or False", value)
+        checks.flag("simulate", name, value)
     if not isinstance(progress, (bool, np.bool_)) and not callable(progress):
         raise checks.wrong_type(
             "simulate", "progress", "True for a bar, False, or a function of (done, total)", progress
@@ -367,7 +367,8 @@ def _weights(
         )  # fmt: skip
     if sampler == "auto":  # a matrix that is used again is conditioned on all its products
         columns = rows * network.depth if network.tied else rows
-        share = _SHARE if rows <= _frames.ROW_BY_ROW else _LAPACK_SHARE
+        few = _SHARE if spatial is None else _PATCHES_SHARE
+        share = few if rows <= _frames.ROW_BY_ROW else _LAPACK_SHARE
         exact = law in IMPLICIT_LAWS and not rounded
         sampler = "implicit" if exact and share * columns <= min(shape) else "materialized"
     taps = 1 if spatial is None else spatial.taps
@@ -386,7 +387,7 @@ def _batch(weights: tuple[Layer, ...], rows: int, devices: Any) -> int:
     numbers = max(w.numbers(rows) for w in weights)
     kept = sum(w.bytes_kept(rows) for w in weights)
     forms = any(w.sampler == "materialized" for w in weights)
-    return ensemble.batch_size(numbers, kept, weights=forms, devices=devices)
+    return ensemble.batch_size(numbers, kept, weights=forms, devices=devices, where="simulate")
 
 
 def _chunk(program: Dense | Radial, depth: int, batch: int) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxinit._core import checks
 from jaxinit.activations import Activation, get
+from jaxinit.activations._catalogue import resolve
 from jaxinit.meanfield import STATUS, fixed_point
 from jaxinit.meanfield._fixed_point import _homogeneity
 from jaxinit.spectra._slopes import SlopeLaw, slope_law
@@ -92,7 +93,7 @@ def chain(
     q: float | None,
 ) -> Chain:
     """Checked arguments to a Chain."""
-    activation = get(activation)
+    activation = resolve(where, activation)
     depth = checks.integer(where, "depth", depth, at_least=1)
     sw2 = float(checks.number(where, "weight_variance", weight_variance, above=0.0))
     sb2 = float(checks.number(where, "bias_variance", bias_variance, at_least=0.0))

@@ -116,7 +116,7 @@ def density(
 
 
 def _points(points: Any) -> np.ndarray:
-    array = np.atleast_1d(np.asarray(points, np.float64))
+    array = np.atleast_1d(np.asarray(checks.reals("density", "points", points), np.float64))
     if array.ndim != 1 or not array.size or not (np.isfinite(array) & (array > 0.0)).all():
         raise checks.bad("density", "points", "1-D, finite and positive", points, "Atoms are listed apart.")
     if (np.diff(array) <= 0.0).any():

@@ -103,3 +103,9 @@ def test_refusals_say_what_to_do():
         get("leaky_relu", negative_slope=float("nan"))
     with pytest.raises(ValueError, match="does not take it"):
         get(lambda x: x, alpha=1.0)
+    with pytest.raises(TypeError, match=r"must be an elementwise.*it raised TypeError: .*0 positional"):
+        get(lambda: 0.0)
+    with pytest.raises(TypeError, match="must be an elementwise.*returned int32"):
+        get(lambda x: jnp.sign(x).astype(int))
+    with pytest.raises(TypeError, match="a name, a JAX callable"):
+        get(float)

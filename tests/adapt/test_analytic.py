@@ -18,6 +18,7 @@ from jaxinit.adapt._analytic_measure import sample
 from jaxinit.adapt._analytic_order import largest, log_sum_exp, softmax_square
 from jaxinit.adapt._analytic_pointwise import IDENTITY, Applied, apply, settle
 from jaxinit.adapt._analytic_pooling import Pooled
+from jaxinit.adapt._analytic_rules import equation
 from jaxinit.adapt._analytic_shapes import broadcast, concatenated, part, reshaped, transposed
 from jaxinit.adapt._analytic_values import field_of_data, fresh_axes, from_moments, white
 from jaxinit.adapt._analytic_walk import Walk
@@ -94,7 +95,7 @@ def test_rearranging_keeps_moments() -> None:
     axes = x.axes[1]
     assert reshaped(heads, (24, 10)).table(axes) == pytest.approx(x.table(axes))
     halves = part(x, 2, (0, 1), 5), part(x, 2, (5, 1), 5)
-    assert halves[0].bases.isdisjoint(halves[1].bases)
+    assert covariance(*halves, x.axes[0] + x.axes[1]) == pytest.approx(x.table()[..., 0])
     assert concatenated(halves, 2).second == pytest.approx(x.second)
     assert covariance(x, x, ()) == pytest.approx(x.variance)
 
@@ -206,6 +207,14 @@ def test_directions_keep_signals_or_gradients() -> None:
     assert 2 / both[2] == pytest.approx(1 / both[0] + 1 / both[1], rel=0.02)
 
 
+def test_a_zero_initialized_head_is_kept_without_a_warning() -> None:
+    """Its second moment is 0 whatever the scale of the first site: there 0 / 0 says nothing of how errors grow."""
+    model = nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(4, kernel_init=nn.initializers.zeros)])
+    new, record = calibrate(model, jax.ShapeDtypeStruct((4, 6), jnp.float32), KEY, method="analytic")
+    assert [site.status for site in record] == ["converged", "zero-initialized branch kept"]
+    assert record["layers_2"].after == 0 and not new["layers_2"]["kernel"].any()
+
+
 class Odd(nn.Module):
     @nn.compact
     def __call__(self, x: Any) -> Any:
@@ -268,9 +277,14 @@ def test_sums_of_squares_are_normalizers() -> None:
 class Stack(nn.Module):
     phi: Any
     dtype: Any = jnp.float32
+    aside: bool = False
 
     @nn.compact
     def __call__(self, x: Any) -> Any:
+        if self.aside:
+            return nn.Dense(4, name="aside", param_dtype=self.dtype)(x), Stack(
+                self.phi, self.dtype, name="main"
+            )(x)
         for n in range(6):
             x = self.phi(nn.Dense(16, name=f"d{n}", dtype=self.dtype, param_dtype=self.dtype)(x))
         return nn.Dense(2, name="head", dtype=self.dtype, param_dtype=self.dtype)(x)
@@ -290,20 +304,42 @@ def test_where_errors_grow_on_the_way_sites_are_measured() -> None:
     assert [s.why for s in record][:2] == ["", ""] and "measured" in record["head"].why
     grown = float(record["head"].why.split(" times")[0].rsplit(" ", 1)[1])
     assert abs(grown / exact**6 - 1) < 0.1
+    # The first site of all is not the one whose errors arrive: those of all that the inputs meet are tried.
+    aside = calibrate(Stack(lambda x: x * jnp.cos(x), jnp.bfloat16, True), shape, KEY, method="analytic")[1]
+    assert [s.name for s in aside if "measured" in s.why] == [f"main/{s.name}" for s in record if s.why]
     calm = calibrate(Stack(nn.relu), jax.ShapeDtypeStruct((64, 16), jnp.float32), KEY, method="analytic")[1]
     assert {s.status for s in calm} == {"converged"} and not any(s.why for s in calm)
+
+
+def test_a_kernel_keeps_a_mean_that_is_within_its_noise() -> None:
+    """Pushes all units one way: E[z] = n m E[relu], whatever scale the analysis gives it."""
+    rng, n = np.random.default_rng(0), 64
+    first, second = (rng.normal(size=(n, n)) * math.sqrt(k / n) for k in (1, 8))
+    second += -0.018 * second.std() - second.mean()
+    kernels = {"layers_0": first, "layers_2": second}
+    params = {k: {"kernel": jnp.asarray(v, jnp.float32), "bias": jnp.zeros(n)} for k, v in kernels.items()}
+    model, x = nn.Sequential([nn.Dense(n), nn.relu, nn.Dense(n)]), rng.normal(size=(64, n)).astype("f4")
+    run = analyze(model, x, params=params)
+    expected = n * second.mean() * math.sqrt(run.second_moment.mean[0, 0] / (2 * math.pi))
+    assert run.mean.mean[1, 0] == pytest.approx(expected, rel=0.02)
+    new, record = calibrate(model, x, KEY, method="analytic", params=params)
+    again = analyze(model, x, params=new)
+    assert again.second_moment.mean[:, 0] == pytest.approx([1.0, 1.0], rel=1e-4)
+    # The mean moves with the kernel: one pass finds both scales, one sees that they rest.
+    assert record.evaluations == 6 and [s.iterations for s in record] == [1, 1]
 
 
 class Wide(nn.Module):
     """Attention-like weights, and their logarithms, from logits whose exponentials may have no finite moments."""
 
     spread: float
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Any) -> Any:
-        logits = nn.Dense(32, kernel_init=nn.initializers.normal(self.spread))(x)
+        logits = nn.Dense(32, kernel_init=nn.initializers.normal(self.spread))(x).astype(self.dtype)
         return [
-            nn.Dense(256, kernel_init=nn.initializers.normal(1.0))(phi(logits))
+            nn.Dense(256, kernel_init=nn.initializers.normal(1.0))(phi(logits).astype(jnp.float32))
             for phi in (nn.softmax, nn.log_softmax)
         ]
 
@@ -311,7 +347,11 @@ class Wide(nn.Module):
 @pytest.mark.parametrize("spread", [1e-3, 30.0])
 def test_softmax_and_its_logarithm_of_logits_of_any_width(spread: float) -> None:
     x = np.random.default_rng(0).normal(size=(16, 256)).astype("f4")
-    found, wrong = (analyze(Wide(s), x).second_moment.mean[1:, 0] for s in (spread, 0.2))
+    found, wrong, coarse = (
+        analyze(Wide(s, dtype), x).second_moment.mean[1:, 0]
+        for s, dtype in ((spread, jnp.float32), (0.2, jnp.float32), (spread, jnp.bfloat16))
+    )
+    assert coarse == pytest.approx(found, rel=1e-6)  # the sum is taken in float32 and rounded
     run = probe(Wide(spread), x, seeds=64, sites="ops", backward=False, record=("second_moment",), devices=1)
     mean, stderr = run.second_moment.mean[1:, 0], run.second_moment.stderr[1:, 0]
     assert (np.abs(found - mean) < 5 * stderr).all()
@@ -385,6 +425,29 @@ def test_the_largest_of_a_window() -> None:
     plain = Pooled(IDENTITY, 0.0, 1.0, 0.6, 0.4, (((1.0,) * 4,), (1.0,)))
     assert plain.mean == pytest.approx(mean * math.sqrt(0.4), rel=2e-3)
     assert plain.second - plain.mean**2 == pytest.approx(0.6 + variance * 0.4, rel=2e-3)
+
+
+def test_slices_of_one_array_share_what_its_entries_do() -> None:
+    """An image padded with itself is as alike as it was: of 6 positions, 30 pairs, and 2 more entries drawn of them."""
+    relu = Applied(RELU, exchangeable((6, 40), 1.7, 0.3))
+    ends = [relu.on(part(relu.argument, 0, (k, 1), 1)) for k in (5, 0)]
+    (joined,) = equation(
+        jax.make_jaxpr(lambda a, b, c: jnp.concatenate([a, b, c]))(
+            *map(jnp.zeros, ((1, 40), (6, 40), (1, 40)))
+        ).eqns[0],
+        [ends[0], relu, ends[1]],
+        None,
+    )
+    table, whole = (v.moments(v.axes[0]) for v in map(settle, (joined, relu)))
+    assert table == pytest.approx(whole, rel=1e-6)
+    assert covariance(*map(settle, ends), ()) < covariance(settle(relu), settle(relu), relu.axes[0])[0] * 1.01
+    # Twin: slices that have nothing in common.
+    others = [part(exchangeable((6, 40), 1.7, 0.3), 0, (k, 1), 1) for k in (5, 0)]
+    apart = [others[0], relu.argument, others[1]]
+    assert concatenated(apart, 0).table()[0, 1] < 0.8 * 1.7 * 0.3
+    near = white((8, 40))
+    near.axes[0][0].near = 0.4
+    assert [part(near, 0, (0, k), 4).axes[0][0].near for k in (1, 2)] == pytest.approx([0.4, 0.16])
 
 
 class Pools(nn.Module):

@@ -77,13 +77,24 @@ def test_as_by_hand(bent: Any) -> None:
         assert np.isclose(record[name].factor, scale, rtol=1e-3)
         assert np.allclose(new[name]["kernel"], params[name]["kernel"] * scale, rtol=1e-3)
         assert np.array_equal(new[name]["bias"], params[name]["bias"])
+        assert not new[name]["kernel"].committed  # else every program would be compiled once more
         assert abs(record[name].after - 1) < 1e-4
     # Twin: scales of single-layer rules, not sequential, are not these.
     assert not np.isclose(record["b"].factor, 1 / np.sqrt(record["b"].before), rtol=0.2)
 
 
+def test_no_more_passes_than_asked(bent: Any) -> None:
+    params, _, record = bent
+    assert 1 < record["c"].iterations <= 10  # a bias that is not scaled with it
+    _, once = calibrate(Bent(), X, KEY, params=params, tolerance=1e-4, passes=1)
+    assert {s.iterations for s in once} == {1} and once["c"].status == "not converged"
+    assert (
+        "after 1 passes" in once["c"].why and [s.status for s in once if s.name != "c"] == ["converged"] * 3
+    )
+
+
 def test_the_way_through_the_network_does_not_matter(bent: Any, monkeypatch: Any) -> None:
-    """What is known of powers saves evaluations and changes nothing else."""
+    """What is known of powers, and what follows from it without a further run, changes no number."""
     params, _, record = bent
 
     def one_by_one(case: Any) -> Any:
@@ -94,7 +105,15 @@ def test_the_way_through_the_network_does_not_matter(bent: Any, monkeypatch: Any
     monkeypatch.setattr(_lsuv, "dependence_of", one_by_one)
     _, plain = calibrate(Bent(), X, KEY, params=params, tolerance=1e-4)
     assert np.allclose([s.factor for s in plain], [s.factor for s in record], rtol=1e-3)
-    assert plain.evaluations > record.evaluations
+    monkeypatch.setattr(_lsuv, "_followed", lambda *args: False)
+    _, measured = calibrate(Bent(), X, KEY, params=params, tolerance=1e-4)
+    for name in ("factor", "before", "after"):
+        a, b = ([getattr(s, name) for s in r] for r in (measured, record))
+        assert np.allclose(a, b, rtol=1e-4), name
+    assert measured.evaluations > record.evaluations
+    _, seen = Bent().apply({"params": params}, X, capture_intermediates=True)
+    drawn = [square(seen["intermediates"][s.name]["__call__"][0]) for s in record]
+    assert np.allclose([s.before for s in record], drawn, rtol=1e-4)
 
 
 def test_sites_of_a_language_model_by_its_own_intermediates() -> None:
@@ -273,20 +292,15 @@ class Counted(nn.Module):
 
 
 def test_as_many_programs_as_different_layers_and_for_every_platform(monkeypatch: Any) -> None:
-    traces, programs, compiled = [], set(), _pieces._program
+    traces, programs = [], set()
 
-    def watched(piece: Any) -> Any:
-        program = compiled(piece)
-
-        def call(*args: Any) -> Any:
+    def compile(self: Any) -> None:
+        for n, program in enumerate(self.programs):
             if program not in programs:
-                program.trace(*args).lower(lowering_platforms=("cuda", "tpu"))
+                self.lowered(n, lowering_platforms=("cuda", "tpu"))
             programs.add(program)
-            return program(*args)
 
-        return call
-
-    monkeypatch.setattr(_pieces, "_program", watched)
+    monkeypatch.setattr(_pieces.Pieces, "compile", compile)
     for depth in (2, 6):
         model = Counted(depth)
         params = jax.eval_shape(model.init, KEY, X)["params"]
@@ -295,7 +309,7 @@ def test_as_many_programs_as_different_layers_and_for_every_platform(monkeypatch
         for again in range(2):
             _, record = calibrate(model, X + again, KEY, params=params)
         traces.append(len(TRACES))
-        assert record.ok and record.evaluations == depth + 1
+        assert record.ok and record.evaluations == 2  # as drawn, and once through
     assert traces[0] == traces[1] <= 4
     assert len(programs) == 3  # the first layer, those behind a tanh, and the last, whose value goes nowhere
 
@@ -339,15 +353,27 @@ def test_integers_have_no_moment_to_preserve() -> None:
 
 
 def test_the_command(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    source = "import flax.linen as nn\nnet = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])\n"
+    source = """import flax.linen as nn
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Dense(4, name="a")(x)) * self.param("gain", nn.initializers.constant(0.1), (1, 4))
+        return nn.Dense(3, name="b")(x)
+net = Net()
+"""
     (tmp_path / "some_net.py").write_text(source)
-    words = [f"{tmp_path / 'some_net.py'}:net", "--input", "8x6", "--exclude", "layers_2/**"]
-    assert main(["calibrate", *words, "--params", str(tmp_path / "nowhere")]) == 2
+    words = ["calibrate", f"{tmp_path / 'some_net.py'}:net", "--input", "8x6", "--exclude", "b/**"]
+    assert main([*words, "--params", str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err
-    assert main(["calibrate", *words, "--json", "--out", str(tmp_path / "out")]) == 0
+    assert main([*words, "--scales", "gian"]) == 2  # twin: no parameter of that name
+    assert "gian" in capsys.readouterr().err
+    assert main([*words, "--scales", "gain", "--json", "--out", str(tmp_path / "out")]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert [row["status"] for row in told["sites"]] == ["converged", "excluded"] and told["ok"]
-    assert load(tmp_path / "out" / "net.npz").rows()[0] == told["sites"][0]
+    rows = {row["parameters"]: row for row in told["sites"]}
+    assert [row["status"] for row in told["sites"]] == ["converged", "converged", "excluded"] and told["ok"]
+    assert load(tmp_path / "out" / "net.npz").rows()[:2] == told["sites"][:2]
     with np.load(tmp_path / "out" / "parameters.npz") as held:
-        assert np.isclose(np.sqrt(square(held["layers_0/kernel"])), told["sites"][0]["scale_after"])
+        for name in ("a/kernel", "gain"):
+            assert np.isclose(np.sqrt(square(held[name])), rows[name]["scale_after"])
+        assert rows["gain"]["scale_after"] > 2 * 0.1  # of a ReLU's output <z^2> / 2 = 1/2 makes 1
     assert set(_calibrate.METHODS) == set(_METHODS)

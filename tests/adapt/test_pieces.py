@@ -45,6 +45,34 @@ def test_the_values_of_one_program() -> None:
     assert len(set(pieces.programs)) < 5
 
 
+def test_what_a_piece_passes_on_as_a_power_of_its_parameters() -> None:
+    """Held against a run with other parameters; where it is no power nothing is claimed."""
+
+    def linear(w: Any, b: Any, x: Any) -> Any:
+        h = x @ w + b
+        return h.sum(), jnp.tanh(h).sum()
+
+    def quadratic(w: Any, b: Any, x: Any) -> Any:
+        h = jnp.maximum(x @ w + b, 0) ** 2
+        return h.sum(), jnp.tanh(h).sum()
+
+    def looped(w: Any, b: Any, x: Any) -> Any:
+        h, inside = jax.lax.scan(lambda c, _: (c @ w, c), x + b, None, length=2)
+        return h.sum(), jnp.tanh(inside).sum()
+
+    b = jnp.zeros((1, 3))
+    for function, powers in ((linear, [1.0]), (quadratic, [2.0]), (looped, None)):
+        pieces = Pieces(function, W[0], b, X)
+        found = pieces.powers(0, {0}, {1})
+        assert (found if found is None else list(found.values())) == powers
+        assert pieces.powers(0, {0}, set()) is None  # twin: a bias that is not 0
+        once, again = (pieces.begin(s * W[0], b, X) for s in (1.0, 3.0))
+        for values in (once, again):
+            pieces.run(0, values)
+        for n, power in (found or {}).items():
+            assert np.allclose(again[n], 3.0**power * once[n], rtol=1e-5)
+
+
 def test_what_differs_is_not_shared() -> None:
     """Not where a number or a shape is another one; arrays that a program holds are handed to it."""
     shift = jnp.arange(3.0)

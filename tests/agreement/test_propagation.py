@@ -90,6 +90,7 @@ def test_twins_wrong_theories_are_seen() -> None:
     assert misses(run, ji.meanfield.propagate(skips), WIDTH).min() > 1
 
 
+@pytest.mark.optimized  # draws for longer than it compiles
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "more",

@@ -245,6 +245,32 @@ def test_exit_codes(error, code, message, capsys, monkeypatch):
     assert message in capsys.readouterr().err
 
 
+def test_an_interrupted_process_ends_at_once(monkeypatch):
+    """Programs still run in threads of JAX: an interpreter that is taken down around them may crash."""
+    ended = []
+    monkeypatch.setattr(_main, "COMMANDS", (raising(KeyboardInterrupt()),))
+    monkeypatch.setattr(_main.os, "_exit", ended.append)
+    monkeypatch.setattr(sys, "argv", ["jaxinit", "act"])
+    main()
+    assert ended == [130]
+
+
+def test_no_command_shows_the_help(capsys):
+    with pytest.raises(SystemExit):
+        main([])
+    assert "jaxinit simulate --depth 50" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_run(capsys, monkeypatch, tmp_path):
+    ran = []
+    monkeypatch.setattr(_main, "COMMANDS", (Command(ran.append),))
+    (tmp_path / "file").touch()
+    assert main(["act", "--out", str(tmp_path / "file")]) == 2 and not ran
+    assert "cannot be made: File exists" in capsys.readouterr().err
+    assert main(["act", "--out", str(tmp_path / "new" / "folder")]) == 0 and ran
+    assert not (tmp_path / "new" / "folder").exists()  # nothing came of it
+
+
 _ACT = """
 import sys
 from jaxinit.cli import _main

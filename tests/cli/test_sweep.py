@@ -3,12 +3,12 @@
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from ports import free_port
 
 import jaxinit as ji
 from jaxinit.cli import _machine, _options, _saved, main
@@ -94,9 +94,7 @@ def test_bad_input_is_one_line_and_exit_2(words, message, capsys):
 
 @pytest.mark.slow
 def test_two_processes_by_the_command_line(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     flags = os.environ["XLA_FLAGS"].replace("--xla_force_host_platform_device_count=4", "")
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     words = [*SIMULATE, "--devices", "2", "--json"]

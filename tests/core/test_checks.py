@@ -14,7 +14,7 @@ def test_number_out_of_bounds(value: float) -> None:
         checks.number("f", "scale", value, at_least=0.0)
 
 
-@pytest.mark.parametrize("value", ["1", None, True, [1.0], 1j, jnp.ones(2)])
+@pytest.mark.parametrize("value", ["1", None, True, np.True_, [1.0], 1j, jnp.ones(2)])
 def test_number_of_the_wrong_kind(value: object) -> None:
     with pytest.raises(TypeError, match=r"`f\(scale=...\)` must be a real"):
         checks.number("f", "scale", value)
@@ -24,6 +24,35 @@ def test_numbers_pass() -> None:
     assert checks.number("f", "a", np.float32(0.5)) == 0.5
     assert checks.number("f", "a", 3) == 3.0
     assert jax.jit(lambda x: checks.number("f", "a", x) * 2)(1.5) == 3.0
+
+
+def test_reals() -> None:
+    def f(value: object) -> object:
+        return checks.reals("f", "c", value, at_least=-1.0, at_most=1.0)
+
+    assert f(np.array(0.5)) == f(0.5) == 0.5 and isinstance(f(np.float32(0.5)), float)
+    assert np.array_equal(f([0, 1]), [0, 1]) and np.isnan(f(np.array([np.nan, 1.0]))[0])
+    rounded = jnp.float32([1.0000001])
+    assert f(rounded) is rounded
+    assert jax.jit(lambda c: f(c) * 2)(jnp.ones(2) * 5).tolist() == [10.0, 10.0]
+    for value in ([0.0, 1.5], jnp.array([-1.001]), np.array([[0], [2]])):
+        with pytest.raises(
+            ValueError, match=r"`f\(c=...\)` must be real numbers of at (least -1|most 1), got \["
+        ):
+            f(value)
+    for wrong in (["a"], [None], [True], [1j], [[1.0], 2.0]):
+        with pytest.raises(TypeError, match=r"`f\(c=...\)` must be real numbers, got"):
+            f(wrong)
+    for wrong in ("a", None, 1j, {}):
+        with pytest.raises(TypeError, match=r"`f\(c=...\)` must be a real number, got"):
+            f(wrong)
+
+
+def test_flag() -> None:
+    assert checks.flag("f", "first", np.True_) is True and checks.flag("f", "first", False) is False
+    for value in ("no", 0, None, np.ones(2)):
+        with pytest.raises(TypeError, match=r"`f\(first=...\)` must be True or False, got"):
+            checks.flag("f", "first", value)
 
 
 def test_integer() -> None:
@@ -51,8 +80,9 @@ def test_shape() -> None:
     assert checks.shape("f", "shape", [np.int64(2), 0]) == (2, 0)
     with pytest.raises(ValueError, match="at least 0"):
         checks.shape("f", "shape", (2, -1))
-    with pytest.raises(TypeError):
-        checks.shape("f", "shape", (2.0,))
+    for wrong in ((2.0,), b"ab", {2: 3}):
+        with pytest.raises(TypeError):
+            checks.shape("f", "shape", wrong)
 
 
 def test_seeds() -> None:

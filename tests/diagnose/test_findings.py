@@ -74,6 +74,30 @@ def stepped(
     return dataclasses.replace(record(), source="probe", layout=sites, parameters=parameters)
 
 
+#: A ConvNeXt of two stages: of each of its convolutions, from the first, the log of the gradient's second moment and of
+#: the gradient over the weights. Those of blocks lie behind LayerScale's gammas.
+CONVS = ("stem", "block_0/dwconv", "block_1/dwconv", "down", "block_2/dwconv", "block_3/dwconv")
+GRADIENTS = np.array([-6.4, -44.2, -44.2, -7.9, -35.5, -35.4])
+RATIOS = np.array([3.6, -15.6, -15.5, 2.2, -13.7, -13.7])
+GAMMAS = tuple(f"block_{n}/gamma" for n in range(4))
+
+
+def gated(gradients=GRADIENTS, ratios=RATIOS, gamma=1e-6, seeds=8):
+    """Its record, with gammas of that size."""
+    kernels = tuple(f"{s}/kernel" for s in CONVS)
+    layout = tuple(
+        Site(s, "output", "Conv", s, (4, 8, 8, 32), "float32", parameters=(k,))
+        for s, k in zip(CONVS, kernels, strict=True)
+    )
+    shapes = (*((3, 3, 32, 32),) * len(CONVS), *((32,),) * 4)
+    norms = sampled(np.array([1.0] * len(CONVS) + [gamma * math.sqrt(32)] * 4), 0.0)
+    return Propagation(
+        "probe", CONVS, 1, log_second_moment=sampled(np.zeros((len(CONVS), 1)), 0.02, seeds),
+        log_grad_second_moment=sampled(gradients[:, None], 0.02, seeds, 1), update_ratio=sampled(np.exp(ratios), 0.0),
+        layout=layout, parameters=ParameterStatistics((*kernels, *GAMMAS), shapes, norms),
+    )  # fmt: skip
+
+
 def planted():
     """Kind -> a record with that fault."""
     falls, silent, late = -0.7 * DEPTH, np.where(DEPTH > 9, -np.inf, 0.0), 0.0 * DEPTH
@@ -109,6 +133,7 @@ def planted():
         "unused_parameter": stepped(gradient=(1.0, 0.0, 1.0, 1.0, 1.0)),
         "zero_start": stepped(gradient=(0.0, 1.0, 1.0, 1.0, 1.0), norm=(1.0, 0.0, 1.0, 1.0, 0.0)),
         "stuck_at_zero": stepped(gradient=(0.0, 0.0, 1.0, 1.0, 1.0), norm=(0.0, 0.0, 1.0, 1.0, 0.0)),
+        "small_gain": gated(),
         "update_ratio": stepped(step=(1e-3, 1e-6, 5e-4, 1e-3, np.nan)),
         "step": record(jump), "imbalance": record(update_ratio=sampled(ratio, 1e-3)),
         "wrong_default": record(-math.log(2.0) * DEPTH), "spread": dataclasses.replace(
@@ -117,7 +142,7 @@ def planted():
 
 
 PLANTED = planted()
-NOTES = {"zero_output", "silent_branch", "spread", "zero_start"}
+NOTES = {"zero_output", "silent_branch", "spread", "zero_start", "small_gain"}
 
 
 def test_every_kind_is_planted():
@@ -130,7 +155,7 @@ def test_what_is_planted_is_found(kind):
     assert kind in kinds(d, "note" if kind in NOTES else "warning")
     assert d.ok == bool(d) == (kind in NOTES) and (d.word == "alive") == d.ok
     for f in d:
-        assert f.what.endswith(".") and f.source and set(f.where) <= {*SITES, *NAMES}
+        assert f.what.endswith(".") and f.source and set(f.where) <= {*SITES, *NAMES, *GAMMAS}
         assert f.low <= f.value <= f.high or math.isnan(f.value)
         assert 0.0 <= f.p_value < 1e-3 and f.basis
         if f.severity != "note":
@@ -291,6 +316,55 @@ def test_sites_of_different_kinds_are_not_compared():
     assert diagnose(of(log)).worst()[0].where == ("b4/Dense",)
 
 
+@pytest.mark.parametrize("seeds", [4, 8])
+def test_branches_behind_small_gains_are_no_fault(seeds):
+    """A level apart is no rate, with the gammas in the record and without; what the gammas explain is no imbalance."""
+    d = diagnose(gated(seeds=seeds))
+    assert not d.at_least("likely") and [f.kind for f in d] == ["small_gain"]
+    assert "block_0/gamma and 3 more" in d.findings[0].what and "1e-06" in d.findings[0].what
+    plain = diagnose(gated(gamma=1.0, seeds=seeds))
+    assert kinds(plain, "note") == {"imbalance"}  # ratios that nothing explains
+
+
+def test_a_gradient_that_grows_is_found_behind_small_gains():
+    """The twins: a factor a layer, with alternating levels on top of it, and a stem that is off."""
+    rate, inside = -5.0 * np.arange(6.0), np.array(["dwconv" in s for s in CONVS])
+    uneven = 4.0 * (np.arange(6) % 2)
+    for gamma in (1e-6, 1.0):
+        for gradients in (rate, rate + uneven):
+            found = diagnose(gated(gradients + 2.0 * math.log(gamma) * inside, 0.0 * rate, gamma))
+            assert kinds(found) == {"exploding_gradient"} and found.worst()[0].where == (CONVS[0], CONVS[-1])
+    off = RATIOS + np.array([8.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    assert diagnose(gated(ratios=off)).worst()[0].where == ("stem",)
+    off = RATIOS + np.array([0.0, 0.0, 8.0, 0.0, 0.0, 0.0])
+    assert diagnose(gated(ratios=off)).worst()[0].where == ("block_1/dwconv",)
+
+
+def test_roles_that_grow_on_levels_of_their_own_are_found():
+    """Roles e^30 apart that all grow by e^3 a block; twin: neither does."""
+    names = [f"block_{n}/{name}" for n in range(6) for name in ("in", "up", "out")]
+    layout = tuple(Site(n, "output", "Dense", n, (4, 64), "float32") for n in names)
+
+    def of(rate):
+        log = np.array([rate * (n // 3) + 30.0 * (n % 3 == 1) for n in range(18)])
+        return Propagation("probe", tuple(names), 1, log_second_moment=sampled(log[:, None]), layout=layout)
+
+    assert kinds(diagnose(of(3.0))) == {"exploding_signal"} and diagnose(of(0.0)).ok
+
+
+def test_a_saw_over_the_layers_is_no_spread_between_seeds():
+    """Seven seeds that agree, on layers e^±30 apart; twin: seeds that differ by as much."""
+    saw = 30.0 * (-1.0) ** np.arange(L)
+    few = dataclasses.replace(record(seeds=7), log_grad_second_moment=None)
+
+    def of(apart):
+        own = np.random.default_rng(5).normal(0.0, 0.02, (7, L, 1)) + saw[:, None]
+        own[:, -1, 0] += apart * np.arange(7)
+        return kinds(diagnose(dataclasses.replace(few, log_second_moment=Statistic.of(own))), "note")
+
+    assert "spread" not in of(0.0) and "spread" in of(10.0)
+
+
 @pytest.mark.parametrize("written", ["block_{}/{}", "{1}_{0}", "net/{1}{0}#1"])
 def test_what_every_block_does_alike_is_no_step(written):
     """The last layer of each branch starts small, as GPT-2 scales it; twin: in one block it does not."""
@@ -315,6 +389,10 @@ def test_roles_of_names_side_by_side():
     for plain in (["fc1", "fc2", "fc3", "head"], ["conv_0", "conv_1", "conv_2", "fc_0", "fc_1"]):
         assert roles(plain) == plain
     assert roles(["a/x0", "a/x1", "a/x2", "b/y0", "b/y1", "b/y2"])[0] == "a/x0"  # each alone where it is
+    after = ["down_0", "down_1", "down_2", "middle", "up_2", "up_1", "up_0", "head"]
+    assert roles(after) == after  # stacks one after the other
+    takes_turns = [f"{name}_{n}#{use}" for n in range(3) for name in ("up", "down") for use in (1, 2)]
+    assert roles(takes_turns) == ["up_#1", "up_#2", "down_#1", "down_#2"] * 3
 
 
 def test_gradients_that_reach_nothing_in_a_model():
@@ -428,6 +506,30 @@ def test_where_the_stream_enters_its_blocks_nothing_is_usual():
     assert diagnose(of(log)).worst()[0].where == ("block_3/first",)
 
 
+@pytest.mark.parametrize("written", ["{}_{}", "{}_{}/conv"])
+def test_where_the_stream_leaves_its_blocks_a_length_seen_elsewhere_is_usual(written):
+    """A U-Net by names side by side, and nested; twin: its head is far larger."""
+    names = [
+        *(written.format("down", n) for n in range(3)),
+        *(written.format("up", n) for n in (2, 1, 0)),
+        "head",
+    ]
+    layout = tuple(Site(n, "output", "Conv", n, (4, 64), "float32") for n in names)
+    log = np.array([0.6, -1.5, -1.4, -1.6, -0.4, -0.3, -1.2])
+
+    def of(log):
+        return diagnose(
+            Propagation("probe", tuple(names), 1, log_second_moment=sampled(log[:, None]), layout=layout)
+        )
+
+    assert of(log).ok and "step" not in kinds(of(log), "likely")
+    log[-1] = 12.6
+    [found] = [f for f in of(log).at_least("warning") if f.kind == "step"]
+    assert found.where == ("head",) and found.what.endswith(
+        "elsewhere." if "/" not in written else "to the largest elsewhere."
+    )
+
+
 def test_kernels_of_equal_entries_of_a_large_batch():
     """Examples are pooled, so that no spread over units is known: the program that draws says it."""
     made = dataclasses.replace(stepped(), pooled=32)
@@ -467,7 +569,7 @@ def test_the_record(tmp_path):
     assert [r["kind"] for r in d.rows()] == [f.kind for f in d.findings] and len(d.to_pandas()) == len(
         d.findings
     )
-    order = [("error", "warning", "note").index(f.severity) for f in d]
+    order = [("error", "warning", "likely", "note").index(f.severity) for f in d]
     assert order == sorted(order)
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(d)
@@ -481,7 +583,7 @@ def test_bad_arguments():
     with pytest.raises(TypeError, match=r"diagnose\(propagation=\.\.\.\).*ji\.simulate"):
         diagnose({"log": 3})
     d = diagnose(record())
-    with pytest.raises(ValueError, match="'error', 'warning' or 'note'"):
+    with pytest.raises(ValueError, match="'error', 'warning', 'likely' or 'note'"):
         d.at_least("fatal")
     with pytest.raises(ValueError, match="at least 0"):
         d.worst(-1)

@@ -1,7 +1,6 @@
 """Two real processes on this machine give what one process gives, to the bit, and can be stopped and resumed."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ports import free_port
 
 from jaxinit import ensemble
 
@@ -67,9 +67,7 @@ def one(key: jax.Array, data: jax.Array) -> dict[str, jax.Array]:
 def start_two(tmp_path: Path) -> list[dict[str, np.ndarray]]:
     script = tmp_path / "program.py"
     script.write_text(_PROGRAM)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     flags = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=2")
     outs = [tmp_path / f"out{i}.npz" for i in range(2)]
     processes = [

@@ -145,10 +145,10 @@ def test_bar_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_numbers_and_seeds_do_not_recompile() -> None:
     ensemble.run(one, jnp.float32(0.0), SEEDS, chunk=3, devices=2)
-    before = _compiled.chunk._cache_size()
+    before = _compiled.jitted(_compiled.chunk, "cpu", one)._cache_size()
     ensemble.run(one, jnp.float32(5.0), SEEDS + 7, root=3, chunk=3, devices=2)
     ensemble.run(one, jnp.float32(5.0), SEEDS[:9], root=3, chunk=3, devices=2)
-    assert _compiled.chunk._cache_size() == before
+    assert _compiled.jitted(_compiled.chunk, "cpu", one)._cache_size() == before
 
 
 def test_seed_by_seed_one_program_serves_chunks_of_any_size() -> None:
@@ -156,21 +156,21 @@ def test_seed_by_seed_one_program_serves_chunks_of_any_size() -> None:
         return ensemble.run(one, jnp.float32(0.0), SEEDS, chunk=chunk, devices=1, seed_by_seed=True)[0]
 
     figures(3)
-    before = _compiled.seed._cache_size()
+    before = _compiled.jitted(_compiled.seed, "cpu", one)._cache_size()
     figures(5)
-    assert _compiled.seed._cache_size() == before
+    assert _compiled.jitted(_compiled.seed, "cpu", one)._cache_size() == before
 
 
 @pytest.mark.parametrize("devices", [1, 4])
 @pytest.mark.parametrize("batch", [2, 8])
 def test_lowers_for_accelerators(devices: int, batch: int) -> None:
     mesh = ensemble._devices.Devices.of("run", devices).mesh()
-    traced = _compiled.chunk.trace(
+    traced = _compiled.jitted(_compiled.chunk, "cpu", one).trace(
         np.arange(4 * devices, dtype=np.uint32), np.uint32(0), jnp.float32(0.0), one, batch, True,
         np.full(devices, 4, np.int32), mesh,
     )  # fmt: skip
     assert traced.lower(lowering_platforms=("cuda", "tpu"))
-    single = _compiled.seed.trace(
+    single = _compiled.jitted(_compiled.seed, "cpu", one).trace(
         np.arange(devices, dtype=np.uint32), np.uint32(0), jnp.float32(0.0), one, mesh
     )  # fmt: skip
     assert single.lower(lowering_platforms=("cuda", "tpu"))
@@ -190,6 +190,9 @@ def test_lowers_for_accelerators(devices: int, batch: int) -> None:
 def test_bad_devices(devices: object, error: type, words: str) -> None:
     with pytest.raises(error, match=words):
         ensemble.run(one, jnp.float32(0.0), SEEDS, devices=devices, where="simulate")
+    for asked in (ensemble.batch_size, ensemble.worth_a_call):
+        with pytest.raises(error, match=r"`probe\(devices=\.\.\.\)`"):
+            asked(1, *[1] * (asked is ensemble.batch_size), devices=devices, where="probe")
 
 
 @pytest.mark.parametrize("total", [1, 7, 64, 1000, 1001])

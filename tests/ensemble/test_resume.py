@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxinit import ensemble
-from jaxinit.ensemble import _engine
+from jaxinit.ensemble import _devices, _engine
 
 SEEDS = np.arange(20, dtype=np.uint32)
 
@@ -43,7 +43,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     numbers: list[int] = []
     call = _engine._Program.__call__
 
-    def spy(self: _engine._Program, chunks: list[int]) -> list:
+    def spy(self: _engine._Program, chunks: list[int]) -> object:
         numbers.extend(chunks)
         return call(self, chunks)
 
@@ -84,6 +84,33 @@ def test_a_run_begun_on_some_devices_ends_on_others(tmp_path: Path, computed: li
     computed.clear()
     same(run(tmp_path, chunk=None, devices=1), whole)
     assert computed == [2]
+
+
+@pytest.mark.parametrize(
+    ("method", "seed", "error", "kept"),
+    [("_here", 0, KeyboardInterrupt, [1, 2]), ("_elsewhere", 4, RuntimeError, [0, 2])],
+)
+def test_what_other_threads_found_is_kept_when_one_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, seed: int, error: type, kept: list[int]
+) -> None:
+    monkeypatch.setattr(_devices, "_cores", lambda: 3 * len(jax.local_devices()))
+    whole = run(None, batch=2)
+    call = getattr(_engine._Program, method)
+
+    def failing(self: _engine._Program, rows: np.ndarray, counts: np.ndarray) -> object:
+        if rows[0] == seed:
+            raise error("in one thread of three")
+        return call(self, rows, counts)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_engine._Program, method, failing)
+        with pytest.raises(error, match="in one thread of three"):
+            run(tmp_path, batch=2)
+    chunks = {i: tmp_path / f"chunk-00000{i}.npz" for i in kept}
+    assert sorted(tmp_path.glob("chunk*")) == sorted(chunks.values())
+    stamps = [path.stat().st_mtime_ns for path in chunks.values()]
+    same(run(tmp_path, batch=2), whole)
+    assert [path.stat().st_mtime_ns for path in chunks.values()] == stamps
 
 
 def flip(path: Path) -> None:

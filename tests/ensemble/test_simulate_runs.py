@@ -64,7 +64,9 @@ def test_sharded_programs_lower_for_accelerators() -> None:
     for devices in (1, 4):
         mesh = Devices.of("run", devices).mesh()
         seeds, counts = np.arange(2 * devices, dtype=np.uint32), np.full(devices, 2, np.int32)
-        traced = _compiled.chunk.trace(seeds, np.uint32(0), data, program, 2, True, counts, mesh)
+        traced = _compiled.jitted(_compiled.chunk, "cpu").trace(
+            seeds, np.uint32(0), data, program, 2, True, counts, mesh
+        )
         assert traced.lower(lowering_platforms=("cuda", "tpu"))
 
 

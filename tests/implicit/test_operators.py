@@ -1,6 +1,7 @@
-"""Implicit matrices against matrices that were drawn: joint laws of forward and backward products."""
+"""Implicit matrices against matrices that NumPy draws: joint laws of forward and backward products."""
 
 from collections.abc import Callable
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -21,38 +22,44 @@ INPUTS = {
 }
 
 
-def cotangent(y: jax.Array) -> jax.Array:
+def cotangent(y: jax.Array, tanh: Callable = jnp.tanh) -> jax.Array:
     """Depends on y as a network's cotangent may: nonlinearly, and across inputs."""
-    return jnp.tanh(2 * y) + 0.5 * jnp.flip(y, axis=0) ** 2 - 0.3
+    return tanh(2 * y) + 0.5 * y[..., ::-1, :] ** 2 - 0.3
 
 
-def functionals(x: jax.Array, y: jax.Array, dx: jax.Array) -> dict[str, jax.Array]:
-    """Scalars of one sample; products and ratios tie the passes together."""
-    square = jnp.sum(dx**2)
+def functionals(y: np.ndarray, dx: np.ndarray) -> dict[str, np.ndarray]:
+    """Scalars of each sample; products and ratios tie the passes together."""
+    square, whole = np.sum(dx**2, (1, 2)), np.sum(y**2, (1, 2))
     return {
-        "y": y[0, 0],
-        "|y|^2": jnp.sum(y[-1] ** 2),
-        "y.y": jnp.sum(y[0] * y[-1]),
-        "dx": dx[0, -1],
+        "y": y[:, 0, 0],
+        "|y|^2": np.sum(y[:, -1] ** 2, 1),
+        "y.y": np.sum(y[:, 0] * y[:, -1], 1),
+        "dx": dx[:, 0, -1],
         "|dx|^2": square,
-        "dx.dx": jnp.sum(dx[0] * dx[-1]),
-        "dx y": dx[-1, 0] * y[0, 0],
-        "|dx|^2 |y|^2": square * jnp.sum(y**2),
-        "|dx|^2 / |y|^2": square / jnp.sum(y**2),
+        "dx.dx": np.sum(dx[:, 0] * dx[:, -1], 1),
+        "dx y": dx[:, -1, 0] * y[:, 0, 0],
+        "|dx|^2 |y|^2": square * whole,
+        "|dx|^2 / |y|^2": square / whole,
     }
 
 
-def sample(products: Callable, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Functionals of SAMPLES draws of `products(key, x) -> y, dx`."""
-    rows = jnp.asarray(x, jnp.float32)
-
-    def one(key: jax.Array) -> dict[str, jax.Array]:
-        return functionals(rows, *products(key, rows))
-
+def draws(products: Callable, x: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """SAMPLES of `products(key, x) -> y, dx`, by one program a function and shape."""
     keys = jax.random.split(jax.random.key(seed), SAMPLES)
-    return {k: np.asarray(v) for k, v in jax.jit(jax.vmap(one))(keys).items()}
+    y, dx = batched(products)(keys, jnp.asarray(x, jnp.float32))
+    return np.asarray(y), np.asarray(dx)
 
 
+@cache
+def batched(products: Callable) -> Callable:
+    return jax.jit(jax.vmap(products, (0, None)))
+
+
+def sample(products: Callable, x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    return functionals(*draws(products, x, seed))
+
+
+@cache
 def implicit(law: str, n_out: int) -> Callable:
     def products(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         make = ji.implicit.gaussian if law == "gaussian" else ji.implicit.haar
@@ -62,38 +69,43 @@ def implicit(law: str, n_out: int) -> Callable:
     return products
 
 
-def drawn(law: str, n_out: int) -> Callable:
-    def products(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        n_in = x.shape[1]
-        if law == "gaussian":
-            w = 0.7 * jax.random.normal(key, (n_in, n_out))
-        else:
-            w = 0.7 * jax.random.orthogonal(key, max(n_in, n_out))[:n_in, :n_out]
-        y = x @ w
-        return y, cotangent(y) @ w.T
+@cache
+def matrices(law: str, n_in: int, n_out: int) -> np.ndarray:
+    """SAMPLES of them, by NumPy: Haar by the factors Q whose R has a positive diagonal (Mezzadri 2007)."""
+    rng = np.random.default_rng((7, n_in, n_out))
+    if law == "gaussian":
+        return 0.7 * rng.normal(size=(SAMPLES, n_in, n_out))
+    q, r = np.linalg.qr(rng.normal(size=(SAMPLES, *[max(n_in, n_out)] * 2)))
+    q *= np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None, :]
+    return 0.7 * q[:, :n_in, :n_out]
 
-    return products
+
+def drawn(law: str, x: np.ndarray, n_out: int) -> dict[str, np.ndarray]:
+    """The same functionals of as many matrices."""
+    w = matrices(law, x.shape[1], n_out)
+    y = x @ w
+    return functionals(y, cotangent(y, np.tanh) @ w.swapaxes(1, 2))
 
 
 @pytest.mark.parametrize("law", ["gaussian", "haar"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_joint_law(law: str, shape: tuple[int, int]) -> None:
     x = INPUTS["generic"](shape[0])
-    same_law(sample(implicit(law, shape[1]), x, 0), sample(drawn(law, shape[1]), x, 1))
+    same_law(sample(implicit(law, shape[1]), x, 0), drawn(law, x, shape[1]))
 
 
 @pytest.mark.parametrize("law", ["gaussian", "haar"])
 @pytest.mark.parametrize("kind", ["equal", "one is zero", "single"])
 def test_joint_law_of_degenerate_inputs(law: str, kind: str) -> None:
     x = INPUTS[kind](5)
-    same_law(sample(implicit(law, 4), x, 2), sample(drawn(law, 4), x, 3))
+    same_law(sample(implicit(law, 4), x, 2), drawn(law, x, 4))
 
 
 @pytest.mark.parametrize("rows", [_frames.UNROLLED + 2, 8], ids=["loop", "householder"])
 def test_joint_law_of_many_rows(rows: int) -> None:
     x = np.random.default_rng(5).normal(size=(rows, 6))
     for law in ("gaussian", "haar"):
-        same_law(sample(implicit(law, 5), x, 4), sample(drawn(law, 5), x, 5))
+        same_law(sample(implicit(law, 5), x, 4), drawn(law, x, 5))
 
 
 # --- twins: each of these mistakes must be seen ---------------------------------------------------------------
@@ -122,7 +134,7 @@ def known_part_only(key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]
 @pytest.mark.parametrize("wrong", [without_projection, fresh_matrix_backward, known_part_only])
 def test_twin_wrong_backward(wrong: Callable) -> None:
     x = INPUTS["generic"](6)
-    other_law(sample(wrong, x, 0), sample(drawn("gaussian", 5), x, 1))
+    other_law(sample(wrong, x, 0), drawn("gaussian", x, 5))
 
 
 def test_twin_gaussian_is_not_haar() -> None:
@@ -131,7 +143,7 @@ def test_twin_gaussian_is_not_haar() -> None:
         return y, pull(cotangent(y))[0]
 
     x = INPUTS["generic"](6)
-    other_law(sample(scaled_gaussian, x, 0), sample(drawn("haar", 6), x, 1))
+    other_law(sample(scaled_gaussian, x, 0), drawn("haar", x, 6))
 
 
 def test_twin_haar_without_avoiding_the_seen_space() -> None:
@@ -144,7 +156,7 @@ def test_twin_haar_without_avoiding_the_seen_space() -> None:
         return y, 0.7 * (along @ q + _frames.combine(r_d, _haar.uniform_frame(back, 2, 6, x.dtype)))
 
     x = INPUTS["generic"](6)
-    other_law(sample(wrong, x, 0), sample(drawn("haar", 6), x, 1))
+    other_law(sample(wrong, x, 0), drawn("haar", x, 6))
 
 
 def rounded(products: Callable) -> Callable:
@@ -192,28 +204,31 @@ def test_rows_of_64_bits_keep_them() -> None:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_forward_and_backward_are_one_matrix(law: str, shape: tuple[int, int]) -> None:
     """<x_a, d_b W^T> = <x_a W, d_b> for all a, b."""
-    kinds = [INPUTS[kind](shape[0]) for kind in ("generic", "equal", "one is zero")]
-    every = jnp.asarray(np.stack(kinds), jnp.float32)
-    products = jax.jit(jax.vmap(implicit(law, shape[1]), (None, 0)))
-    for x, y, dx in zip(every, *products(jax.random.key(3), every), strict=True):
-        d = cotangent(y)
-        scale = float(jnp.linalg.norm(x) * jnp.linalg.norm(dx) + jnp.linalg.norm(y) * jnp.linalg.norm(d))
-        np.testing.assert_allclose(x @ dx.T, y @ d.T, atol=5e-6 * scale)
+    for kind in ("generic", "equal", "one is zero"):
+        x = INPUTS[kind](shape[0])
+        for y, dx in zip(*(v[:5] for v in draws(implicit(law, shape[1]), x, 3)), strict=True):
+            d = cotangent(y, np.tanh)
+            scale = np.linalg.norm(x) * np.linalg.norm(dx) + np.linalg.norm(y) * np.linalg.norm(d)
+            np.testing.assert_allclose(x @ dx.T, y @ d.T, atol=5e-6 * scale)
 
 
 def test_haar_keeps_norms_and_angles_exactly() -> None:
-    x = jax.random.normal(jax.random.key(0), (3, 1000))
-    y, pull = jax.vjp(ji.implicit.haar(jax.random.key(1), (1000, 1000)), x)
+    x, d = np.random.default_rng(0).normal(size=(2, 3, 1000)).astype(np.float32)
+
+    @jax.jit
+    def products(key: jax.Array, x: jax.Array, d: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y, pull = jax.vjp(ji.implicit.haar(key, (1000, 1000)), x)
+        return y, pull(d)[0]
+
+    y, dx = products(jax.random.key(1), x, d)
     np.testing.assert_allclose(y @ y.T, x @ x.T, atol=2e-3)
-    d = jax.random.normal(jax.random.key(2), (3, 1000))
-    (dx,) = pull(d)
     np.testing.assert_allclose(dx @ dx.T, d @ d.T, atol=2e-3)
 
 
 @pytest.mark.parametrize("rows", [2, 3, 8, 9, 40])
 def test_frames_are_orthonormal_and_reproduce(rows: int) -> None:
-    x = jax.random.normal(jax.random.key(rows), (rows, 50))
-    q, r = _frames.orthonormalize(x)
+    x = np.random.default_rng(rows).normal(size=(rows, 50)).astype(np.float32)
+    q, r = jax.jit(_frames.orthonormalize)(x)
     np.testing.assert_allclose(q @ q.T, np.eye(rows), atol=2e-6)
     np.testing.assert_allclose(_frames.combine(r, q), x, atol=2e-5)
 
@@ -241,9 +256,10 @@ def test_composes_under_transforms() -> None:
 
     keys = jax.random.split(jax.random.key(0), 3)
     x = jnp.ones((2, 16))
-    batched = jax.jit(jax.vmap(jax.grad(deep, argnums=1), in_axes=(0, None)))(keys, x)
-    single = jnp.stack([jax.grad(deep, argnums=1)(k, x) for k in keys])
-    np.testing.assert_allclose(batched, single, atol=1e-6)
+    gradient = jax.grad(deep, argnums=1)
+    together = jax.jit(jax.vmap(gradient, in_axes=(0, None)))(keys, x)
+    alone = jax.jit(gradient)
+    np.testing.assert_allclose(together, [alone(k, x) for k in keys], atol=1e-6)
 
 
 def test_derivative_by_the_scale() -> None:
@@ -251,7 +267,8 @@ def test_derivative_by_the_scale() -> None:
         return jnp.sum(ji.implicit.gaussian(jax.random.key(0), (8, 8), s)(jnp.ones((1, 8))))
 
     s = jnp.float32(0.5)
-    np.testing.assert_allclose(jax.grad(f)(s), f(s) / s, rtol=1e-5)
+    value, slope = jax.jit(jax.value_and_grad(f))(s)
+    np.testing.assert_allclose(slope, value / s, rtol=1e-5)
 
 
 @pytest.mark.parametrize("make", [ji.implicit.gaussian, ji.implicit.haar])

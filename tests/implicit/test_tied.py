@@ -1,4 +1,4 @@
-"""One matrix used many times: joint laws against a matrix that was drawn, and every product against `materialize`."""
+"""One matrix used many times: joint laws against matrices that NumPy draws, and every product against `materialize`."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,54 +21,56 @@ LAWS = ["gaussian", "haar"]
 
 
 class Drawn:
-    """The interface of `TiedMatrix` over a matrix that is there."""
+    """The interface of `TiedMatrix` over a matrix that is there, or a batch of them."""
 
-    def __init__(self, w: jax.Array) -> None:
+    def __init__(self, w: jax.Array | np.ndarray) -> None:
         self.w = w
 
-    def right(self, x: jax.Array) -> tuple:
+    def right(self, x: jax.Array | np.ndarray) -> tuple:
         return x @ self.w, self
 
-    def left(self, y: jax.Array) -> tuple:
-        return y @ self.w.T, self
+    def left(self, y: jax.Array | np.ndarray) -> tuple:
+        return y @ self.w.swapaxes(-1, -2), self
 
-    def settle(self, x: jax.Array) -> jax.Array:
-        return x
-
-    def materialize(self) -> jax.Array:
+    def materialize(self) -> jax.Array | np.ndarray:
         return self.w
 
 
-def drawn(law: str, key: jax.Array, shape: tuple[int, int]) -> Drawn:
+@cache
+def matrices(law: str, shape: tuple[int, int]) -> np.ndarray:
+    """SAMPLES of them, by NumPy: Haar by the factors Q whose R has a positive diagonal (Mezzadri 2007)."""
+    rng = np.random.default_rng((7, *shape))
     if law == "gaussian":
-        return Drawn(SCALE * jax.random.normal(key, shape))
-    return Drawn(SCALE * jax.random.orthogonal(key, max(shape))[: shape[0], : shape[1]])
+        return SCALE * rng.normal(size=(SAMPLES, *shape))
+    q, r = np.linalg.qr(rng.normal(size=(SAMPLES, *[max(shape)] * 2)))
+    q *= np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None, :]
+    return SCALE * q[:, : shape[0], : shape[1]]
 
 
 def implicit(law: str, key: jax.Array, shape: tuple[int, int]):
     return ji.implicit.tied(key, shape, SCALE, capacity=16, law=law)
 
 
-def walk(w, x: jax.Array) -> tuple[list, list]:
+def walk(w, x: jax.Array, tanh: Callable = jnp.tanh) -> tuple[list, list]:
     """Products on both sides, each of arguments that depend nonlinearly on all before: (rights, lefts) as pairs."""
     y1, w = w.right(x)
-    u1, w = w.left(jnp.tanh(3 * y1) + 0.3)
-    v2 = jnp.tanh(2 * u1) - 0.5 * x + jnp.flip(x, axis=0)
+    d1 = tanh(3 * y1) + 0.3
+    u1, w = w.left(d1)
+    v2 = tanh(2 * u1) - 0.5 * x + x[::-1]
     y2, w = w.right(v2)
     d2 = y2 * y1 - 0.2
     u2, w = w.left(d2)
-    return [(x, y1), (v2, y2)], [(jnp.tanh(3 * y1) + 0.3, u1), (d2, u2)], w
+    return [(x, y1), (v2, y2)], [(d1, u1), (d2, u2)], w
 
 
-def functionals(rights: list, lefts: list, whole: jax.Array) -> dict[str, jax.Array]:
-    (_, y1), (_, y2) = rights
-    (_, u1), (_, u2) = lefts
+def functionals(y1, u1, y2, u2, whole) -> dict[str, np.ndarray]:
+    total = {name: np.sum(v, (1, 2)) for name, v in (("y", y2**2), ("u", u2**2), ("W", whole**2))}
     return {
-        "y1": y1[0, 0], "u1": u1[0, -1], "y2": y2[1, 0], "u2": u2[0, 0],
-        "|y2|^2": jnp.sum(y2**2), "|u2|^2": jnp.sum(u2**2), "y1.y2": jnp.sum(y1 * y2), "u1.u2": jnp.sum(u1 * u2),
-        "|u2|/|y2|": jnp.sum(u2**2) / jnp.sum(y2**2), "u2 y1": u2[1, 0] * y1[1, 0],
-        "W": whole[0, 0], "det": jnp.linalg.det(whole[:4, :4]), "W u2": whole[1, 1] * u2[0, 1],
-        "|W|^2": jnp.round(jnp.sum(whole**2), 3),
+        "y1": y1[:, 0, 0], "u1": u1[:, 0, -1], "y2": y2[:, 1, 0], "u2": u2[:, 0, 0],
+        "|y2|^2": total["y"], "|u2|^2": total["u"], "|u2|/|y2|": total["u"] / total["y"],
+        "y1.y2": np.sum(y1 * y2, (1, 2)), "u1.u2": np.sum(u1 * u2, (1, 2)), "u2 y1": u2[:, 1, 0] * y1[:, 1, 0],
+        "W": whole[:, 0, 0], "det": np.linalg.det(whole[:, :4, :4]), "W u2": whole[:, 1, 1] * u2[:, 0, 1],
+        "|W|^2": np.round(total["W"], 3),
     }  # fmt: skip
 
 
@@ -81,22 +83,25 @@ def sample(one: Callable, seed: int) -> dict[str, np.ndarray]:
     return {k: np.asarray(v) for k, v in jax.jit(jax.vmap(one))(keys).items()}
 
 
-def walks(make: Callable, law: str, shape: tuple[int, int]) -> Callable:
-    def one(key: jax.Array) -> dict[str, jax.Array]:
-        rights, lefts, w = walk(make(law, key, shape), inputs(shape[0]))
-        return functionals(rights, lefts, w.materialize())
+def walks(make: Callable, law: str, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    def one(key: jax.Array) -> tuple:
+        ((_, y1), (_, y2)), ((_, u1), (_, u2)), w = walk(make(law, key, shape), inputs(shape[0]))
+        return y1, u1, y2, u2, w.materialize()
 
-    return one
+    keys = jax.random.split(jax.random.key(0), SAMPLES)
+    return functionals(*map(np.asarray, jax.jit(jax.vmap(one))(keys)))
 
 
 @cache
 def truth(law: str, shape: tuple[int, int]) -> dict[str, np.ndarray]:
-    return sample(walks(drawn, law, shape), 1)
+    x, whole = np.asarray(inputs(shape[0])), matrices(law, shape)
+    ((_, y1), (_, y2)), ((_, u1), (_, u2)), _ = walk(Drawn(whole), x, np.tanh)
+    return functionals(y1, u1, y2, u2, whole)
 
 
 @pytest.mark.parametrize(("law", "shape"), CASES, ids=str)
 def test_joint_law_of_products_on_both_sides(law: str, shape: tuple[int, int]) -> None:
-    same_law(sample(walks(implicit, law, shape), 0), truth(law, shape))
+    same_law(walks(implicit, law, shape), truth(law, shape))
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -106,27 +111,24 @@ def test_twin_a_forgotten_projection_is_seen(law: str, monkeypatch: pytest.Monke
     else:
         right = _known.uniform_frame
         monkeypatch.setattr(_known, "uniform_frame", lambda *a, avoid, **k: right(*a, **k))
-    wrong = sample(walks(implicit, law, (5, 5)), 0)
+    wrong = walks(implicit, law, (5, 5))
     monkeypatch.undo()
     other_law(wrong, truth(law, (5, 5)))
 
 
 def test_twin_a_fresh_matrix_at_each_use_is_seen() -> None:
     class Fresh(Drawn):
-        def right(self, x: jax.Array) -> tuple:
-            key, own = jax.random.split(self.w)
-            return drawn("gaussian", own, (5, 5)).right(x)[0], Fresh(key)
+        """One after the other: of every matrix of the batch, those after it."""
 
-        def left(self, y: jax.Array) -> tuple:
-            key, own = jax.random.split(self.w)
-            return drawn("gaussian", own, (5, 5)).left(y)[0], Fresh(key)
+        def right(self, x: np.ndarray) -> tuple:
+            return x @ self.w, Fresh(np.roll(self.w, 1, axis=0))
 
-        def materialize(self) -> jax.Array:
-            return drawn("gaussian", self.w, (5, 5)).w
+        def left(self, y: np.ndarray) -> tuple:
+            return y @ self.w.swapaxes(1, 2), Fresh(np.roll(self.w, 1, axis=0))
 
-    other_law(
-        sample(walks(lambda law, key, shape: Fresh(key), "gaussian", (5, 5)), 0), truth("gaussian", (5, 5))
-    )
+    start = Fresh(matrices("gaussian", (5, 5)))
+    ((_, y1), (_, y2)), ((_, u1), (_, u2)), w = walk(start, np.asarray(inputs(5)), np.tanh)
+    other_law(functionals(y1, u1, y2, u2, w.materialize()), truth("gaussian", (5, 5)))
 
 
 # --- reverse mode ---------------------------------------------------------------------------------------------
@@ -152,26 +154,38 @@ def recurrent(w, h: jax.Array) -> jax.Array:
     return jnp.sum(way) + jnp.sum(h**2)
 
 
-def gradients(make: Callable, law: str) -> Callable:
-    def one(key: jax.Array) -> dict[str, jax.Array]:
-        x = inputs(5)
-        loss, dx = jax.value_and_grad(lambda h: recurrent(make(law, key, (5, 5)), h))(x)
-        return {
-            "loss": loss, "dx": dx[0, 0], "|dx|^2": jnp.sum(dx**2), "dx.x": jnp.sum(dx * x), "dx.dx": dx[0] @ dx[1],
-            "loss |dx|": loss * jnp.sum(dx**2), "dx^2 / loss": dx[1, 2] ** 2 / loss,
-        }  # fmt: skip
+def of_gradients(loss: np.ndarray, dx: np.ndarray) -> dict[str, np.ndarray]:
+    square = np.sum(dx**2, (1, 2))
+    return {
+        "loss": loss, "dx": dx[:, 0, 0], "|dx|^2": square, "dx.x": np.sum(dx * np.asarray(inputs(5)), (1, 2)),
+        "dx.dx": np.sum(dx[:, 0] * dx[:, 1], 1), "loss |dx|": loss * square, "dx^2 / loss": dx[:, 1, 2] ** 2 / loss,
+    }  # fmt: skip
 
-    return one
+
+def gradients(law: str) -> dict[str, np.ndarray]:
+    def one(key: jax.Array) -> tuple:
+        return jax.value_and_grad(lambda h: recurrent(implicit(law, key, (5, 5)), h))(inputs(5))
+
+    keys = jax.random.split(jax.random.key(2), SAMPLES)
+    return of_gradients(*map(np.asarray, jax.jit(jax.vmap(one))(keys)))
 
 
 @cache
 def true_gradients(law: str) -> dict[str, np.ndarray]:
-    return sample(gradients(drawn, law), 3)
+    """By the chain rule, written out."""
+    w, states = matrices(law, (5, 5)), [np.asarray(inputs(5))]
+    for _ in range(STEPS):
+        states.append(np.tanh(1.5 * states[-1] @ w))
+    loss = sum(np.sum(h**3, (1, 2)) for h in states[1:]) + np.sum(states[-1] ** 2, (1, 2))
+    back = 2 * states[-1]
+    for h in states[:0:-1]:
+        back = 1.5 * ((back + 3 * h**2) * (1 - h**2)) @ w.swapaxes(1, 2)
+    return of_gradients(loss, back)
 
 
 @pytest.mark.parametrize("law", ["gaussian", pytest.param("haar", marks=pytest.mark.slow)])
 def test_gradient_of_a_recurrent_network(law: str) -> None:
-    same_law(sample(gradients(implicit, law), 2), true_gradients(law))
+    same_law(gradients(law), true_gradients(law))
 
 
 def test_twin_a_backward_pass_that_does_not_know_the_forward_one_is_seen(
@@ -182,7 +196,7 @@ def test_twin_a_backward_pass_that_does_not_know_the_forward_one_is_seen(
         return _tied._settle(dataclasses.replace(nothing, counts=self.known.counts), x)
 
     monkeypatch.setattr(ji.implicit.TiedMatrix, "settle", forgetful)
-    other_law(sample(gradients(implicit, "gaussian"), 2), true_gradients("gaussian"))
+    other_law(gradients("gaussian"), true_gradients("gaussian"))
 
 
 @pytest.mark.parametrize("law", LAWS)

@@ -312,6 +312,9 @@ BAD = {
     "shape_1d": lambda: ji.he_normal()(KEY, (5,)),
     "shape_axis": lambda: ji.he_normal(in_axis=3)(KEY, (5, 4)),
     "shape_negative": lambda: ji.normal()(KEY, (-1,)),
+    "uncalled": lambda: ji.get(ji.he_normal),
+    "uncalled_jax": lambda: ji.get(jax.nn.initializers.he_normal),
+    "class": lambda: ji.get(ji.Initializer),
     "keys": lambda: ji.normal()(jax.random.split(KEY, 2), (3,)),
     "groups_divide": lambda: ji.he_normal(groups=3)(KEY, (1, 4)),
     "split": lambda: ji.split(ji.he_normal(), 0, (3, -1))(KEY, (4, 4)),
@@ -325,6 +328,9 @@ WRONG_TYPE = {
     "axis": lambda: ji.he_normal(in_axis="in"),
     "get": lambda: ji.get(object()),
     "shape": lambda: ji.normal()(KEY, 3),
+    "first": lambda: ji.siren(first="no"),
+    "multiplier": lambda: ji.mup(ji.normal(), (2, 2), multiplier=1),
+    "transposed": lambda: ji.for_conv_transpose(ji.he_normal(), 2, transpose_kernel="yes"),
     "fans_of_normal": lambda: ji.for_stack(ji.normal()),
 }
 

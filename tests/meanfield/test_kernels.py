@@ -127,6 +127,7 @@ def tangent_kernel(network: Network, x: np.ndarray, seeds: int) -> tuple[np.ndar
     return samples.mean(0), samples.std(0, ddof=1) / np.sqrt(seeds)
 
 
+@pytest.mark.optimized  # runs for longer than it compiles
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_tangent_kernel_of_wide_networks(kind):
     n, seeds = 512, 30

@@ -147,8 +147,18 @@ def test_zero_lengths_and_refusals():
         correlation_map("relu", 1.5, 1.0, 2.0)
     with pytest.raises(ValueError, match="at least 0"):
         length_map("relu", -1.0, 2.0)
-    with pytest.raises(ValueError, match="Did you mean"):
+    with pytest.raises(ValueError, match=r"`length_map\(activation=...\)` must be .* Did you mean"):
         length_map("rel", 1.0, 2.0)
+    with pytest.raises(ValueError, match=r"`correlation_map\(c=...\)` must be .* at most 1, got \[1.5\]"):
+        correlation_map("relu", jnp.asarray([0.5, 1.5]), 1.0, 2.0)
+    with pytest.raises(ValueError, match=r"a pair \(q_a, q_b\)"):
+        correlation_map("relu", 0.5, [1.0, 2.0, 3.0], 2.0)
+    with pytest.raises(TypeError, match=r"`length_map\(q=...\)` must be real numbers"):
+        length_map("relu", ["1", "2"], 2.0)
+
+
+def test_sequences_are_arrays():
+    np.testing.assert_allclose(length_map("relu", [1.0, 3.0], 2.0, 0.5), [1.5, 3.5], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

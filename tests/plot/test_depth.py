@@ -41,6 +41,14 @@ def test_the_band_is_what_it_says(propagation, band, half):
     assert len(ax.collections) == (band != "none")
 
 
+def test_one_layer_has_a_whole_number_and_a_bar_for_its_range(propagation):
+    ax = plot.depth_profile(propagation(0.5, 1, seeds=8))
+    low, high = ax.get_xlim()
+    assert [x for x in ax.get_xticks() if low <= x <= high] == [1]
+    (bar,) = (c.get_segments()[0][:, 1] for c in ax.collections)
+    np.testing.assert_allclose(bar, np.exp([-0.5, 0.5]), rtol=1e-9)
+
+
 def test_beyond_floats_the_axis_shows_exponents(propagation):
     ax = plot.depth_profile(propagation(0.5, 3000))
     assert ax.get_yscale() == "linear" and "log" in ax.get_ylabel()

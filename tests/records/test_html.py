@@ -1,8 +1,11 @@
-"""`_repr_html_`: what a notebook shows is the table of the terminal, escaped, for light and dark pages."""
+"""Records shown and compared: `_repr_html_` is the table of the terminal, escaped, for light and dark pages."""
 
+import copy
 import dataclasses
 import html.parser
 import io
+import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -194,6 +197,9 @@ def test_the_escape_is_what_keeps_it_safe(monkeypatch: pytest.MonkeyPatch) -> No
     from jaxinit.records import _html
 
     record = Diagnosis(HOSTILE, "simulation", ("1",), 4, (), "alive", "well", ("a check",))
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(record)
+    assert "well" in stream.getvalue() and "│" not in stream.getvalue() and "─" not in stream.getvalue()
     assert "script" not in {tag for tag, _ in read(record._repr_html_()).tags}
     monkeypatch.setattr(_html, "_plain", str)
     assert "script" in {tag for tag, _ in read(record._repr_html_()).tags}
@@ -202,3 +208,48 @@ def test_the_escape_is_what_keeps_it_safe(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("kind", KINDS, ids=lambda c: c.__name__)
 def test_every_record_has_a_figure(kind: type[Record], records: dict[type, Record]) -> None:
     assert ji.plot.drawable(records[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda c: c.__name__)
+def test_records_compare_by_what_they_say(
+    kind: type[Record], records: dict[type, Record], tmp_path: Path
+) -> None:
+    record = records[kind]
+    for again in (
+        ji.load(record.save(tmp_path / "record.npz")),
+        copy.deepcopy(record),
+        pickle.loads(pickle.dumps(record)),
+    ):
+        assert again == record and hash(again) == hash(record)
+    changed = next(f.name for f in dataclasses.fields(record) if f.name not in ("provenance", "config"))
+    assert record != dataclasses.replace(record, **{changed: "another"}) and record != "another"
+    if hasattr(record, "provenance"):
+        assert record == dataclasses.replace(record, provenance={"device": "another"})
+
+
+def test_equality_sees_one_number_and_takes_nan(records: dict[type, Record]) -> None:
+    figures = np.array([[1.0, np.nan]])
+    one, two = Statistic.of(figures), Statistic.of(figures.copy())
+    assert one == two and np.isnan(one.stderr).all()
+    assert one != Statistic.of(figures + 1e-12)
+    record = records[Propagation]
+    assert record != dataclasses.replace(record, log_second_moment=one)
+
+
+@pytest.mark.parametrize("width", [80, 60, 50])
+def test_narrow_terminals_leave_columns_out_and_no_figure_is_cut(synthetic: Any, width: int) -> None:
+    record = synthetic.propagation(0.5, 3000, seeds=4)
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(record)
+    text = stream.getvalue()
+    assert "…" not in text and max(map(len, text.splitlines())) <= width
+    titles = {80: (), 60: ("dead",), 50: ("dead", "corr.")}[width]
+    note = text.partition("not shown at this width: ")[2].split("\n")[0].strip()
+    assert note == ", ".join(sorted(titles))
+
+
+def test_a_table_as_a_string_is_plain_text(synthetic: Any) -> None:
+    record = synthetic.propagation(0.5, 3, seeds=4)
+    text = str(record.table())
+    assert "object at" not in text and "\x1b" not in text and max(map(len, text.splitlines())) <= 120
+    assert text.splitlines()[0] == f"{record.label} (simulation, 4 seeds)" and "⟨z²⟩ typical" in text

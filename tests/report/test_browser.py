@@ -6,6 +6,7 @@ Needs Chromium; the first of its usual names on the path is taken.
 import re
 import shutil
 import subprocess
+import tempfile
 
 import pytest
 
@@ -46,8 +47,9 @@ told("line", getComputedStyle(document.documentElement).getPropertyValue("--figu
 def opened(page, *options):
     """The page as the browser leaves it, and what the browser complained of."""
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
-    command += [*options, "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:
+        command += [f"--user-data-dir={own}", *options, "--dump-dom", page.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert "<html" in done.stdout, done.stderr
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 

@@ -173,6 +173,7 @@ def test_samplers_are_chosen_by_the_patches() -> None:
         return found.sampler, found.law, found.shape
 
     assert chosen(4) == ("implicit", "gaussian", (192, 64))
+    assert chosen(8)[0] == "materialized"
     assert chosen(64) == ("materialized", "gaussian", (192, 64))
     assert chosen(66, width=1024, input_width=1024)[0] == "materialized"  # more columns than 128: by LAPACK
     assert chosen(66, width=2112, input_width=2112)[0] == "implicit"
@@ -187,7 +188,9 @@ def test_lowers_for_accelerators() -> None:
         weights = tuple(_simulate._weights(net, s, sampler, False, 2) for s in net.shapes)
         program = _simulate._program(net, weights, _simulate._wanted([*STATISTICS], True, 2))
         data = (net, _simulate._inputs(net, 1.0, 0.5, None))
-        traced = _compiled.chunk.trace(jnp.arange(4, dtype=jnp.uint32), jnp.uint32(0), data, program, 2, True)
+        traced = _compiled.jitted(_compiled.chunk, "cpu").trace(
+            jnp.arange(4, dtype=jnp.uint32), jnp.uint32(0), data, program, 2, True
+        )
         assert traced.lower(lowering_platforms=("cuda", "tpu"))
 
 

@@ -7,7 +7,8 @@ import pytest
 from laws import other_law, same_law
 
 import jaxinit as ji
-from jaxinit._core.normals import vector
+from jaxinit._core.normals import normals, vector
+from jaxinit.implicit import _frames, _gaussian
 from jaxinit.records import STATISTICS
 from jaxinit.simulate import _simulate
 
@@ -67,6 +68,23 @@ def test_twin_another_weight_variance_is_seen() -> None:
     a = ji.simulate(network(**KINDS["relu"]), SEEDS, keep_seeds=True)
     b = ji.simulate(network(activation="relu", weight_variance=2.3), SEEDS, keep_seeds=True)
     other_law(samples(a), samples(b))
+
+
+def test_twin_a_backward_pass_that_forgets_the_projection_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(key: jax.Array, residual: tuple, d: jax.Array, stddev: jax.Array) -> tuple:
+        (q, g), (q_d, r_d) = residual, _frames.orthonormalize(d)
+        fresh = normals(key, len(q_d), len(q[0]), d.dtype)
+        return stddev * (_frames.combine(_frames.gram(d, g), q) + _frames.combine(r_d, fresh)), (0, 0)
+
+    drawn = ji.simulate(network(**KINDS["relu"]), SEEDS, sampler="materialized", keep_seeds=True, batch=100)
+    monkeypatch.setattr(_gaussian, "backward_and_seen", forgetful)
+    # Batches of another size: a program of its own.
+    seeds = np.arange(SEEDS) + SEEDS
+    found = ji.simulate(network(**KINDS["relu"]), seeds, sampler="implicit", keep_seeds=True, batch=99)
+    forward, backward = ([n for n in samples(drawn) if n.startswith(s)] for s in ("second", "grad_second"))
+    found, drawn = samples(found), samples(drawn)
+    same_law({n: found[n] for n in forward}, {n: drawn[n] for n in forward})
+    other_law({n: found[n] for n in backward}, {n: drawn[n] for n in backward})
 
 
 def test_twin_gaussian_and_orthogonal_differ() -> None:
@@ -226,11 +244,11 @@ def test_numbers_do_not_recompile() -> None:
     from jaxinit.ensemble import _compiled
 
     ji.simulate(network(activation="silu", weight_variance=1.0), 4)
-    before = _compiled.chunk._cache_size()
+    before = _compiled.jitted(_compiled.chunk, "cpu")._cache_size()
     for variance in (1.5, 2.5):
         ji.simulate(network(activation="silu", weight_variance=variance), 4, q=variance, correlation=0.1)
     ji.simulate(network(activation="silu", weight_variance=3.0), [9, 8, 7, 6])
-    assert _compiled.chunk._cache_size() == before
+    assert _compiled.jitted(_compiled.chunk, "cpu")._cache_size() == before
 
 
 def test_samplers_are_chosen_and_named() -> None:
@@ -264,7 +282,9 @@ def test_lowers_for_accelerators() -> None:
         weights = tuple(_simulate._weights(net, s, "implicit", False, 2) for s in net.shapes)
         program = _simulate._program(net, weights, _simulate._wanted([*STATISTICS], True, 2))
         data = (net, _simulate._inputs(net, 1.0, 0.5, None))
-        traced = _compiled.chunk.trace(jnp.arange(4, dtype=jnp.uint32), jnp.uint32(0), data, program, 2, True)
+        traced = _compiled.jitted(_compiled.chunk, "cpu").trace(
+            jnp.arange(4, dtype=jnp.uint32), jnp.uint32(0), data, program, 2, True
+        )
         assert traced.lower(lowering_platforms=("cuda", "tpu"))
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import chunks
 
 import jaxinit as ji
-from jaxinit.ensemble import _compiled
 from jaxinit.records import Sweep
 from jaxinit.simulate import sweep
 
@@ -26,9 +26,9 @@ def programs() -> list[int]:
 
 @pytest.fixture(scope="module")
 def found(programs: list[int]) -> Sweep:
-    before = _compiled.jitted(_compiled.chunk, "cpu")._cache_size()
+    before = chunks()
     out = sweep(GRID, 6, keep_seeds=True, **OPTIONS)
-    programs.append(_compiled.jitted(_compiled.chunk, "cpu")._cache_size() - before)
+    programs.append(chunks() - before)
     return out
 
 
@@ -107,11 +107,9 @@ def test_names_and_numbers_of_values() -> None:
         "activation": {"square": lambda x: x * x, "half": lambda x: x / 2},
         "residual": [ji.Residual(beta=0.1), ji.Residual(beta=0.5)],
     }  # fmt: skip
-    before = _compiled.jitted(_compiled.chunk, "cpu")._cache_size()
+    before = chunks()
     out = sweep(grid, 2, **OPTIONS | {"record": ["second_moment"]})
-    assert (
-        _compiled.jitted(_compiled.chunk, "cpu")._cache_size() - before == 2
-    )  # one an activation; beta and variances are numbers
+    assert chunks() - before == 2  # one an activation; beta and variances are numbers
     assert out.axes["activation"] == ("square", "half") and "beta=0.5" in out.axes["residual"][1]
     values = out["second_moment"].mean[..., -1, 0].ravel()
     assert len(np.unique(values)) == values.size

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from ports import free_port
+from ports import held_port
 
 import jaxinit as ji
 from jaxinit.cli import _machine, _options, _saved, main
@@ -94,23 +94,23 @@ def test_bad_input_is_one_line_and_exit_2(words, message, capsys):
 
 @pytest.mark.slow
 def test_two_processes_by_the_command_line(tmp_path):
-    port = free_port()
     flags = os.environ["XLA_FLAGS"].replace("--xla_force_host_platform_device_count=4", "")
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     words = [*SIMULATE, "--devices", "2", "--json"]
     command = [sys.executable, "-m", "jaxinit", *words]
-    two = [
-        subprocess.Popen(
-            [*command, "--distributed", f"127.0.0.1:{port},2,{i}"], env=environment,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for i in range(2)
-    ]  # fmt: skip
-    try:
-        (told, error), (silent, other) = (p.communicate(timeout=200) for p in two)
-    finally:
-        for process in two:
-            process.kill()
+    with held_port() as port:
+        two = [
+            subprocess.Popen(
+                [*command, "--distributed", f"127.0.0.1:{port},2,{i}"], env=environment,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )
+            for i in range(2)
+        ]  # fmt: skip
+        try:
+            (told, error), (silent, other) = (p.communicate(timeout=200) for p in two)
+        finally:
+            for process in two:
+                process.kill()
     assert [p.returncode for p in two] == [0, 0], error + other
     assert silent == "" and "simulate" not in other and "simulate" in error
     record = ji.simulate(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ports import free_port
+from ports import held_port
 
 from jaxinit import ensemble
 
@@ -67,23 +67,23 @@ def one(key: jax.Array, data: jax.Array) -> dict[str, jax.Array]:
 def start_two(tmp_path: Path) -> list[dict[str, np.ndarray]]:
     script = tmp_path / "program.py"
     script.write_text(_PROGRAM)
-    port = free_port()
     flags = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=2")
     outs = [tmp_path / f"out{i}.npz" for i in range(2)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(port), str(i), str(tmp_path / "run"), str(outs[i])],
-            stderr=subprocess.PIPE, text=True, env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        )
-        for i in range(2)
-    ]  # fmt: skip
-    try:
-        for process in processes:
-            _, error = process.communicate(timeout=120)
-            assert process.returncode == 0, error
-    finally:
-        for process in processes:
-            process.kill()
+    with held_port() as port:
+        processes = [
+            subprocess.Popen(
+                [sys.executable, str(script), str(port), str(i), str(tmp_path / "run"), str(outs[i])],
+                stderr=subprocess.PIPE, text=True, env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+            )
+            for i in range(2)
+        ]  # fmt: skip
+        try:
+            for process in processes:
+                _, error = process.communicate(timeout=120)
+                assert process.returncode == 0, error
+        finally:
+            for process in processes:
+                process.kill()
     return [dict(np.load(out)) for out in outs]
 
 

@@ -234,18 +234,22 @@ class Network:
         input_width = (
             first if input_width is None else checks.integer(where, "input_width", input_width, at_least=1)
         )
-        if (weight_variance is None) == (initializer is None):
+        if weight_variance is None and initializer is None:
             raise ValueError(
-                "`Network(...)` takes exactly one of weight_variance= (Var(W) = weight_variance / n_in) and "
-                f"initializer=, got weight_variance={weight_variance!r} and initializer={initializer!r}. For He "
-                "initialization pass weight_variance=2.0."
+                "`Network(...)` needs the law of its weights: weight_variance= (Var(W) = weight_variance / n_in) or "
+                "initializer=. For He initialization pass initializer='he', or weight_variance=2.0."
             )
-        if weight_variance is not None:
-            weight_variance = checks.number(where, "weight_variance", weight_variance, at_least=0.0)
-        else:
+        if initializer is not None:
             initializer = resolve_initializer(where, "initializer", initializer)
             if not isinstance(initializer, initializers.Initializer):
                 initializer = Plain(initializer)
+            if weight_variance is not None:
+                raise checks.bad(
+                    where, "weight_variance", f"left out when initializer={initializer!r} is given",
+                    weight_variance, "Each says what the weights are: keep one of them.",
+                )  # fmt: skip
+        else:
+            weight_variance = checks.number(where, "weight_variance", weight_variance, at_least=0.0)
         checks.choice(where, "ensemble", ensemble, ENSEMBLES)
         if initializer is not None and ensemble != "gaussian":
             raise checks.bad(

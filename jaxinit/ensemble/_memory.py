@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from jaxinit._core import checks
 from jaxinit.ensemble._devices import Devices
 
 #: Numbers a step and batch that fill a CPU core's cache, and an accelerator.
@@ -37,7 +38,12 @@ def batch_size(
         weights: whether a seed forms weight matrices.
         devices: as given to `run`.
         where: the function that errors speak of.
+
+    Raises:
+        ValueError, TypeError: `numbers` is below 1, or `kept` below 0.
     """
+    numbers = checks.integer(where, "numbers", numbers, at_least=1)
+    kept = checks.integer(where, "kept", kept, at_least=0)
     device = Devices.of(where, devices).every[0]
     if device.platform == "cpu":
         return 1 if weights else max(1, min(_CPU_NUMBERS // numbers, _CPU_BYTES // max(kept, 1), _CPU_MOST))
@@ -48,6 +54,7 @@ def batch_size(
 def worth_a_call(kept: int, *, devices: Any = None, where: str = "worth_a_call") -> bool:
     """Whether a seed that keeps so many bytes is best a call of its own (`run(seed_by_seed=True)`): on a CPU, if the
     work it does outweighs the call. Errors speak of the function `where`."""
+    kept = checks.integer(where, "kept", kept, at_least=0)
     return Devices.of(where, devices).every[0].platform == "cpu" and kept > _CPU_CALL
 
 

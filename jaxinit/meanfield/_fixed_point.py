@@ -37,6 +37,10 @@ STATUS: dict[str, str] = {
         "ReLU family: below 2 / (1 + slope^2) with a bias, at it without), or start from a smaller q0 if another "
         "fixed point is listed by all_fixed_points."
     ),
+    "beyond": (
+        "q* is larger than fixed points are looked for (1e10, or where a phi that oscillates cannot be resolved: sin "
+        "from about 1e4); it is reported as inf. Lower weight_variance or bias_variance."
+    ),
     "marginal": (
         "Every q is a fixed point (a homogeneous activation at its critical weight variance without bias, such as "
         "ReLU at weight_variance 2): the length stays what it was, q* = q0, and correlations approach 1 "
@@ -58,7 +62,7 @@ class FixedPoint:
     """A fixed point of the length map, and that of the correlation map on it.
 
     Attributes:
-        q: q*, the mean square of pre-activations after many layers; inf if it diverges.
+        q: q*, the mean square of pre-activations after many layers; inf if it diverges or is beyond the search.
         chi_q: slope of the length map there; |chi_q| < 1 is stable.
         c: c*, the correlation any two different inputs end with; nan where q* = 0 or q* = inf.
         one_minus_c: 1 - c*, to full relative precision.
@@ -225,7 +229,9 @@ def _lengths(activation: Activation, sw2: float, sb2: float) -> list[float]:
         m = moments(activation, q)
         return sw2 * m.second + sb2 - q, sw2 * m.second_growth - 1.0
 
-    values, slopes = sw2 * table.second + sb2 - table.q, sw2 * table.growth - 1.0
+    with np.errstate(over="ignore"):
+        values, slopes = sw2 * table.second + sb2 - table.q, sw2 * table.growth - 1.0
+    above, rising = np.sign(values), np.sign(slopes)
     ends: list[tuple[float, float]] = []
     points = [0.0] if sb2 == 0.0 and second_moment(activation, 0.0) == 0.0 else []
     lowest = sw2 * second_moment(activation, 0.0) + sb2
@@ -234,12 +240,12 @@ def _lengths(activation: Activation, sw2: float, sb2: float) -> list[float]:
     for i in range(len(table.q) - 1):
         lo, hi = float(table.q[i]), float(table.q[i + 1])
         rounding = 1e-13 * lo
-        if values[i] * values[i + 1] <= 0.0:
+        if above[i] * above[i + 1] <= 0.0:
             if abs(values[i]) > rounding or abs(values[i + 1]) > rounding:
                 ends.append((lo, hi))
-        elif values[i] * slopes[i] < 0.0 < values[i + 1] * slopes[i + 1]:  # it comes nearer, then leaves
+        elif above[i] * rising[i] < 0.0 < above[i + 1] * rising[i + 1]:  # it comes nearer, then leaves
             turn = _bracketed(lambda q: (f(q)[1], math.nan), lo, hi)
-            if f(turn)[0] * values[i] < 0.0:
+            if f(turn)[0] * above[i] < 0.0:
                 ends += [(lo, turn), (turn, hi)]
     for lo, hi in ends:
         root = _bracketed(f, lo, hi)
@@ -295,7 +301,9 @@ def _describe(activation: Activation, sw2: float, sb2: float, q: float, parted: 
         chi_1 = sw2 * slope_second_moment(activation, q if q == 0.0 else near)
         if q == 0.0:
             chi_q = chi_1
-        status = "diverges" if q > 0.0 else ("zero" if chi_q <= 1.0 else "unstable")
+            status = "zero" if chi_q <= 1.0 else "unstable"
+        else:
+            status = "beyond" if chi_q < 1.0 or _sublinear(activation) else "diverges"
         return _point(q, chi_q, math.nan, chi_1, math.nan, status)
     m = moments(activation, q)
     chi_q, chi_1 = sw2 * m.second_growth, sw2 * m.slope_second
@@ -304,6 +312,12 @@ def _describe(activation: Activation, sw2: float, sb2: float, q: float, parted: 
         status, chi_1 = "discontinuous", math.inf
     epsilon, chi_c = _correlation(activation, sw2, q, chi_1, parted)
     return _point(q, chi_q, epsilon, chi_1, chi_c, status)
+
+
+def _sublinear(activation: Activation) -> bool:
+    """Whether E[phi^2] grows more slowly than q at the end of the scan, so that every weight variance has a q*."""
+    end = scan(activation)
+    return bool(abs(end.growth[-1]) * end.q[-1] < 0.99 * end.second[-1])
 
 
 def _point(q: float, chi_q: float, epsilon: float, chi_1: float, chi_c: float, status: str) -> FixedPoint:

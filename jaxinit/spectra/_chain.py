@@ -105,7 +105,7 @@ def chain(
         length = 1.0  # the law of phi' does not depend on it
     else:
         point = fixed_point(activation, sw2, sb2)
-        if point.status in ("diverges", "discontinuous"):
+        if math.isinf(point.q) or point.status == "discontinuous":
             raise ValueError(
                 f"`{where}(...)` needs a fixed point of the length map, and {activation.name} at weight_variance "
                 f"{sw2:g}, bias_variance {sb2:g} has none that serves. {STATUS[point.status]} Or pass q=, the "

@@ -53,6 +53,12 @@ def test_second_moment_against_mpmath(name, q):
     assert m.error < 1e-10
 
 
+def test_the_error_estimate_holds_where_rounding_rules():
+    """x - tanh x near 0 is all rounding: E[(x^3 / 3 - 2 x^5 / 15)^2] = (5 / 3) q^3 (1 - 5.6 q)."""
+    m = moments("tanh_shrink", 1e-8)
+    assert 1e-13 < abs(m.second / (5e-24 / 3 * (1 - 5.6e-8)) - 1) < m.error
+
+
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_published_gains(name):
     assert abs(gain(name) - PUBLISHED[name]) < 6e-7

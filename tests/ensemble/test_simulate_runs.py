@@ -127,3 +127,5 @@ def test_batches_fill_the_cache_of_a_cpu() -> None:
 
     assert batch_size(512, 1) == 64 and batch_size(1 << 20, 1) == 1 and batch_size(512, 1, weights=True) == 1
     assert batch_size(512, 1 << 29) == 2
+    with pytest.raises(ValueError, match="numbers"):
+        batch_size(0, 1)

@@ -113,6 +113,12 @@ def test_statuses_say_what_happens():
     np.testing.assert_allclose(settled.q, 0.4, rtol=1e-13)
     assert settled.status == "stable" and settled.c == 1.0
     assert fixed_point("threshold_relu", 2.0, 0.1).status == "discontinuous"
+    for name, far in (
+        ("tanh", 1e300),
+        ("sin", 1e6),
+    ):  # bounded: no weight variance makes their signal diverge
+        unseen = fixed_point(name, far, 0.1)
+        assert (unseen.q, unseen.status) == (math.inf, "beyond") and "larger than" in unseen.message
 
 
 @pytest.mark.parametrize(("name", "bias"), [("gelu", 0.16), ("silu", 0.54)])

@@ -344,8 +344,9 @@ def test_bad_input(change: dict, error: type, words: str) -> None:
         ({"weight_variance": float("nan")}, ValueError, "finite"),
         ({"bias_variance": -1.0}, ValueError, "bias_variance"),
         ({"activation": "rellu"}, ValueError, "relu"),
-        ({"weight_variance": None}, ValueError, "exactly one of weight_variance"),
-        ({"initializer": "he"}, ValueError, "exactly one of weight_variance"),
+        ({"weight_variance": None}, ValueError, "needs the law of its weights"),
+        ({"initializer": "he"}, ValueError, r"left out when initializer=he_normal\(\) is given, got 2.0"),
+        ({"initializer": "hee"}, ValueError, "Did you mean 'he'"),
         ({"weight_variance": None, "initializer": "hee"}, ValueError, "'he'"),
         ({"ensemble": "haar"}, ValueError, "'gaussian' or 'orthogonal'"),
         (

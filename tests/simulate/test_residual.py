@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from forgetful import forgotten_projections
 from laws import other_law, same_law
 
 import jaxinit as ji
@@ -101,14 +102,23 @@ def samples(run: ji.Propagation) -> dict[str, np.ndarray]:
     [{"dropout": 0.3, "residual": Residual(0.8, 0.6)}, KINDS["post, layer norm"], KINDS["pre, rms norm"]],
 )
 def test_implicit_and_materialized_have_one_law(kind: dict) -> None:
-    runs = [
-        samples(ji.simulate(network(**kind), np.arange(SEEDS) + start, sampler=sampler, keep_seeds=True,
-                            batch=100, record=RECORD))
-        for sampler, start in (("implicit", 0), ("materialized", SEEDS))
-    ]  # fmt: skip
-    same_law(*runs)
-    other = network(**{**kind, "residual": Residual(0.8, 0.75, (kind["residual"]).order)})
-    other_law(runs[0], samples(ji.simulate(other, SEEDS, keep_seeds=True, batch=100, record=RECORD)))
+    """The twins: another branch, and a backward pass that forgets what the forward one saw."""
+
+    def found(kind: dict, sampler: str, start: int = 0, batch: int = 100) -> dict[str, np.ndarray]:
+        seeds = np.arange(SEEDS) + start
+        return samples(
+            ji.simulate(network(**kind), seeds, sampler=sampler, keep_seeds=True, batch=batch, record=RECORD)
+        )
+
+    implicit, drawn = found(kind, "implicit"), found(kind, "materialized", SEEDS)
+    same_law(implicit, drawn)
+    other = {**kind, "residual": Residual(0.8, 0.75, (kind["residual"]).order)}
+    other_law(found(other, "implicit"), drawn)
+    with forgotten_projections():
+        forgetful = found(kind, "implicit", batch=99)
+    forward = [n for n in drawn if n.startswith("second")]
+    same_law({n: forgetful[n] for n in forward}, {n: drawn[n] for n in forward})
+    other_law(forgetful, drawn)
 
 
 def test_dropout_scales_and_masks_inputs_apart() -> None:

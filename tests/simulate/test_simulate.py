@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from forgetful import forgotten_projections
 from laws import other_law, same_law
 from programs import chunks
 
 import jaxinit as ji
-from jaxinit._core.normals import normals, vector
-from jaxinit.implicit import _frames, _gaussian
+from jaxinit._core.normals import vector
 from jaxinit.records import STATISTICS
 from jaxinit.simulate import _simulate
 
@@ -71,17 +71,11 @@ def test_twin_another_weight_variance_is_seen() -> None:
     other_law(samples(a), samples(b))
 
 
-def test_twin_a_backward_pass_that_forgets_the_projection_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forgetful(key: jax.Array, residual: tuple, d: jax.Array, stddev: jax.Array) -> tuple:
-        (q, g), (q_d, r_d) = residual, _frames.orthonormalize(d)
-        fresh = normals(key, len(q_d), len(q[0]), d.dtype)
-        return stddev * (_frames.combine(_frames.gram(d, g), q) + _frames.combine(r_d, fresh)), (0, 0)
-
+def test_twin_a_backward_pass_that_forgets_the_projection_is_seen() -> None:
     drawn = ji.simulate(network(**KINDS["relu"]), SEEDS, sampler="materialized", keep_seeds=True, batch=100)
-    monkeypatch.setattr(_gaussian, "backward_and_seen", forgetful)
-    # Batches of another size: a program of its own.
     seeds = np.arange(SEEDS) + SEEDS
-    found = ji.simulate(network(**KINDS["relu"]), seeds, sampler="implicit", keep_seeds=True, batch=99)
+    with forgotten_projections():
+        found = ji.simulate(network(**KINDS["relu"]), seeds, sampler="implicit", keep_seeds=True, batch=99)
     forward, backward = ([n for n in samples(drawn) if n.startswith(s)] for s in ("second", "grad_second"))
     found, drawn = samples(found), samples(drawn)
     same_law({n: found[n] for n in forward}, {n: drawn[n] for n in forward})

@@ -3,12 +3,15 @@
 Sizes fixed beforehand; at width 6 and four steps a network of independent layers has visibly another law.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from forgetful import forgotten_projections
 from laws import SAME, other_law, p_value, same_law
 
 import jaxinit as ji
@@ -81,16 +84,24 @@ def test_the_gradient_is_that_of_the_matrix_seen(powers: dict[str, np.ndarray]) 
     same_law(powers, samples(network(**LINEAR), "implicit", 1))
 
 
-def test_twin_a_backward_pass_that_forgets_is_seen(
-    powers: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextmanager
+def nothing_seen() -> Iterator[None]:
     true = Tied.backward
 
     def forgetful(self: Tied, keys: Any, state: Any, *rest: Any) -> Any:
         return true(self, keys, jax.tree.map(jnp.zeros_like, state), *rest)
 
-    monkeypatch.setattr(Tied, "backward", forgetful)
-    found = samples(network(**LINEAR), "implicit", 1, batch=250)  # another batch: traced anew
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tied, "backward", forgetful)
+        yield
+
+
+@pytest.mark.parametrize(("forgets", "batch"), [(nothing_seen, 250), (forgotten_projections, 400)])
+def test_twin_a_backward_pass_that_forgets_is_seen(
+    powers: dict[str, np.ndarray], forgets: Callable, batch: int
+) -> None:
+    with forgets():
+        found = samples(network(**LINEAR), "implicit", 1, batch=batch)  # another batch: traced anew
     assert p_value(powers["second_moment"], found["second_moment"]) > SAME
     other_law(powers, found)
 

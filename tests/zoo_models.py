@@ -160,6 +160,43 @@ class Normed(nn.Module):
         return nn.Dense(2, name="out")(nn.relu(nn.WeightNorm(nn.Dense(6, name="d"))(x)))
 
 
+class Pieces(nn.Module):
+    """Two products, of which the second is the output."""
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        b, c = (self.param(name, nn.initializers.lecun_normal(), (6, 6)) for name in "bc")
+        return jnp.tanh(x @ b) @ c
+
+
+class Loop(nn.Module):
+    """One product, in a loop."""
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        w = self.param("w", nn.initializers.lecun_normal(), (6, 6))
+        return jax.lax.fori_loop(0, 2, lambda _, h: jnp.tanh(h @ w), x)
+
+
+class Inside(nnx.Module):
+    """For the bridge to linen; it goes through its parts by name."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.parts = nnx.Dict(a=nnx.Linear(6, 6, rngs=rngs), b=nnx.Linear(6, 4, rngs=rngs))
+
+    def __call__(self, x: Any) -> Any:
+        for part in self.parts.values():
+            x = nnx.relu(part(x))
+        return x
+
+
+class ByHand(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        x = Loop(name="loop")(Pieces(name="pieces")(x))
+        return nnx.bridge.to_linen(Inside, name="inside")(x)
+
+
 class Pair(nnx.Module):
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.a, self.b = nnx.Linear(6, 6, rngs=rngs), nnx.Linear(6, 4, rngs=rngs)
@@ -301,8 +338,12 @@ CASES: dict[str, Case] = {
     "jit": Case(Jitted(), X, ("j0/Dense_0*", "j0", "j1/Dense_0*", "j1")),
     "cond": Case(Branches(), X, ("b", "a", "output")),
     "vjp": Case(InnerVjp(), X, ("d", "d#1", "out")),
-    "jvp": Case(InnerJvp(), X, ("d", "out")),
+    "jvp": Case(InnerJvp(), X, ("d#1", "d", "out")),
     "weight norm": Case(Normed(), X, ("d*", "out")),
+    "by hand": Case(
+        ByHand(), X,
+        ("pieces/b*", "pieces", "loop[0]*", "loop[1]*", "loop", "inside/parts/a*", "inside/parts/b*", "inside"),
+    ),
     "nnx": Case(Pair, X, ("a*", "b")),
     "nnx lambda": Case(lambda rngs: Pair(rngs), X, ("a*", "b")),
     "nnx subclass": Case(Sub, X, ("a*", "b")),

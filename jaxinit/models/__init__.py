@@ -1,5 +1,6 @@
 """Models as pairs of pure functions, whatever they are made of; the only area that knows Flax modules."""
 
+from jaxinit.models._changes import MadeLate as MadeLate
 from jaxinit.models._checkpoint import fitted as fitted
 from jaxinit.models._checkpoint import restore as restore
 from jaxinit.models._functional import Model as Model

@@ -9,13 +9,17 @@ import jax
 import numpy as np
 from flax import nnx
 
-__all__ = ["attributes_of", "changed", "reassigned", "variables_of"]
+__all__ = ["MadeLate", "attributes_of", "changed", "reassigned", "variables_of"]
 
 #: What Python code counts and remembers by.
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _ABSENT = object()
 #: Attributes of nnx's own, and the end of those by which modules are marked.
 _OTHERS, _TAG = ("_pytree__", "_object__"), "_jaxinit_path"
+
+
+class MadeLate(Exception):
+    """Parameters, by their names, that a module has only once it was called: there is no draw of them."""
 
 
 def variables_of(module: nnx.Module) -> dict[str, tuple[Any, Any]]:

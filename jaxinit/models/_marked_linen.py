@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from flax import core as flax_core
 from flax import linen as nn
+from flax import nnx
 
 from jaxinit.models._changes import changed
 from jaxinit.models._linen import _TRAINING_FLAGS, _flags
@@ -30,14 +31,22 @@ def of(module: nn.Module, train: bool, method: Any, streams: dict[str, Any]) -> 
 
     def apply(params: Any, state: Any, args: tuple[Any, ...], key: Any) -> Any:
         with jax.numpy_dtype_promotion("standard"), nn.intercept_methods(interceptor()):
-            out, updated = module.apply(
-                {"params": params, **state},
-                *args,
-                rngs={"params": key, **streams},
-                mutable=flax_core.DenyList("params"),
-                method=method,
-                **flags,
-            )
+            updated: Any = {}
+
+            def call(*args: Any) -> Any:
+                out, state_after = module.apply(
+                    {"params": params, **state},
+                    *args,
+                    rngs={"params": key, **streams},
+                    mutable=flax_core.DenyList("params"),
+                    method=method,
+                    **flags,
+                )
+                updated.update(state_after)
+                return out
+
+            # `__call__` is marked by the interceptor; another method is the model's call here.
+            out = call(*args) if method is None else marked_call(call, args, {}, (), name, whole)
         changes[:] = changed(name, _abstract(state), _abstract(updated))
         return out
 
@@ -69,6 +78,23 @@ def interceptor(prefix: Path = ()) -> Callable[..., Any]:
         path = prefix + tuple(context.module.path)
         if context.method_name != "__call__" or calling() == path:  # `super().__call__`
             return call(*args, **kwargs)
+        if isinstance(context.module, nnx.bridge.ToLinen):
+            kwargs = {**kwargs, "nnx_method": _marked_method(path, kwargs.get("nnx_method"))}
         return marked_call(call, args, kwargs, path, type(context.module).__name__, whole)
 
     return intercept
+
+
+def _marked_method(path: Path, method: Any) -> Callable[..., Any]:
+    """What a bridge to nnx calls of its module: that method, with the parts of the module marked."""
+    from jaxinit.models._marked_nnx import marking
+
+    def call(module: nnx.Module, *args: Any, **kwargs: Any) -> Any:
+        with marking(module, path):
+            if method is None:
+                return module(*args, **kwargs)
+            return (getattr(type(module), method) if isinstance(method, str) else method)(
+                module, *args, **kwargs
+            )
+
+    return call

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial, wraps
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ from flax import linen as nn
 from flax import nnx
 
 from jaxinit._core import checks
-from jaxinit.models._changes import attributes_of, changed, reassigned, variables_of
+from jaxinit.models._changes import MadeLate, attributes_of, changed, reassigned, variables_of
 from jaxinit.models._functional import _parameters
 from jaxinit.models._marked import Marked, check_method, untold, whole
 from jaxinit.models._marked_linen import interceptor
@@ -108,13 +108,16 @@ def _apply(template: nnx.Module, method: Any, changes: list[str]) -> Callable[..
             filled = (_filled(h, v) for h, v in zip(holders, (params, state), strict=True))
             module = nnx.merge(graph, *filled, copy=True)
             before, attributes = variables_of(module), attributes_of(module)
-            with _marking(module):
+            made = {path for path, _ in nnx.to_flat_state(nnx.state(module, nnx.Param))}
+            with marking(module):
                 if method is None:
                     out = module(*args)
-                elif isinstance(method, str):
-                    out = getattr(module, method)(*args)
                 else:
-                    out = method(module, *args)
+                    called = getattr(module, method) if isinstance(method, str) else partial(method, module)
+                    out = marked_call(called, args, {}, (), name, whole)
+            late = {path for path, _ in nnx.to_flat_state(nnx.state(module, nnx.Param))} - made
+            if late:
+                raise MadeLate(", ".join(sorted("/".join(map(str, path)) for path in late)))
             changes[:] = [
                 *changed(name, before, variables_of(module)),
                 *reassigned(name, attributes, attributes_of(module)),
@@ -125,13 +128,14 @@ def _apply(template: nnx.Module, method: Any, changes: list[str]) -> Callable[..
 
 
 @contextmanager
-def _marking(module: nnx.Module) -> Iterator[None]:
-    """Within, calls of the modules inside `module` are marked; their classes are as before afterwards."""
+def marking(module: nnx.Module, prefix: Path = ()) -> Iterator[None]:
+    """Within, calls of the modules inside `module` are marked; their classes are as before afterwards. `prefix` is the
+    path of the module inside another."""
     classes: dict[type, Any] = {}
     for path, part in nnx.iter_modules(module):
-        bridge = isinstance(part, nnx.bridge.ToNNX)
-        setattr(part, _BRIDGE_TAG if bridge else _TAG, "/".join(str(p) for p in path))
-        if callable(part):
+        if callable(part):  # another, such as nnx.Dict, would show the tag to who goes through its items
+            bridge = isinstance(part, nnx.bridge.ToNNX)
+            setattr(part, _BRIDGE_TAG if bridge else _TAG, "/".join((*prefix, *map(str, path))))
             classes[type(part)] = type(part).__dict__.get(_CALL)
     with _lock:
         # Every class is wrapped around what it has now, before any other class is changed.
@@ -149,7 +153,7 @@ def _marking(module: nnx.Module) -> Iterator[None]:
 
 
 def _wrapped(call: Callable[..., Any], thread: int) -> Callable[..., Any]:
-    @functools.wraps(call)
+    @wraps(call)
     def marked(self: Any, *args: Any, **kwargs: Any) -> Any:
         tag = getattr(self, _TAG, getattr(self, _BRIDGE_TAG, None))
         if tag is None or threading.get_ident() != thread:
@@ -157,7 +161,7 @@ def _wrapped(call: Callable[..., Any], thread: int) -> Callable[..., Any]:
         path: Path = tuple(tag.split("/")) if tag else ()
         if calling() == path:  # `super().__call__`
             return call(self, *args, **kwargs)
-        bound = functools.partial(call, self)
+        bound = partial(call, self)
         kind = type(self).__name__
         if isinstance(self, nnx.bridge.ToNNX):
             with nn.intercept_methods(interceptor(path)):

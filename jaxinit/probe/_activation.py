@@ -8,6 +8,7 @@ pre-activation: no one else sees it.
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -48,6 +49,11 @@ class Chain(NamedTuple):
     def text(self) -> str:
         """What tells one nonlinearity from another, whatever the shapes."""
         return re.sub(r"\[[\d,]*\]", "", str(self.jaxpr))
+
+    @property
+    def backward_only(self) -> bool:
+        """Whether its derivative is a rule for the reverse pass (`jax.custom_vjp`): there is no other then."""
+        return _holds_vjp(self.jaxpr)
 
 
 class View:
@@ -180,6 +186,14 @@ def _needed(view: View, chain: set[int], end: Any) -> list[int]:
     return sorted(needed)
 
 
+def _holds_vjp(jaxpr: core.Jaxpr) -> bool:
+    return any(
+        eqn.primitive.name.startswith("custom_vjp_call")
+        or (eqn.primitive.name in _CALLS and _holds_vjp(_body(eqn)[0]))
+        for eqn in jaxpr.eqns
+    )
+
+
 def value_and_slope(chain: Chain, z: Any) -> tuple[Any, Any]:
     """phi and phi' at z, as the program computes and differentiates them."""
 
@@ -187,7 +201,10 @@ def value_and_slope(chain: Chain, z: Any) -> tuple[Any, Any]:
         return jax.core.eval_jaxpr(chain.jaxpr, (), z)[0]
 
     with jax.numpy_dtype_promotion("standard"):
-        return jax.jvp(phi, (z,), (jnp.ones_like(z),))
+        if not chain.backward_only:
+            return jax.jvp(phi, (z,), (jnp.ones_like(z),))
+        value, back = jax.vjp(phi, z)
+        return value, back(jnp.ones_like(value))[0]
 
 
 _slopes: dict[str, float] = {}
@@ -201,7 +218,12 @@ def largest_slope(chain: Chain) -> float:
         grid = np.linspace(-_REACH, _REACH, _POINTS).astype(equations.aval(chain.jaxpr.invars[0]).dtype)
         phi = functools.partial(_anywhere, chain.jaxpr)
         with jax.numpy_dtype_promotion("standard"), jax.ensure_compile_time_eval():
-            _, slope = jax.jit(lambda z: jax.jvp(phi, (z,), (jnp.ones_like(z),)))(grid)
+            if chain.backward_only:  # a rule is for the shape that it was traced for
+                shape = equations.aval(chain.jaxpr.invars[0]).shape
+                several = np.resize(grid, (-(-_POINTS // math.prod(shape)), *shape))
+                _, slope = jax.jit(jax.vmap(functools.partial(value_and_slope, chain)))(several)
+            else:
+                _, slope = jax.jit(lambda z: jax.jvp(phi, (z,), (jnp.ones_like(z),)))(grid)
         size = np.abs(np.asarray(slope, np.float64))
         _slopes[text] = float(np.max(size[np.isfinite(size)], initial=0.0))
     return _slopes[text]

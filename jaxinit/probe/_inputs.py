@@ -29,6 +29,8 @@ def batches_of(where: str, x: Any) -> list[tuple[Any, ...]]:
         out.append(jax.tree.map(lambda leaf: _checked(where, leaf), args))
         if not jax.tree.leaves(out[-1]):
             raise checks.wrong_type(where, "x", "a batch of arrays", batch, _WAY_OUT)
+        if examples_of(out[-1]) == 0:
+            raise checks.bad(where, "x", "a batch of at least one example", shapes(out[-1]))
     first = abstract(out[0])
     for batch in out[1:]:
         if abstract(batch) != first:
@@ -52,7 +54,10 @@ def _checked(where: str, leaf: Any) -> Any:
         return leaf
     if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, int, float)):
         raise checks.wrong_type(where, "x", "made of arrays", leaf, _WAY_OUT)
-    array = jnp.asarray(leaf)
+    try:
+        array = jnp.asarray(leaf)
+    except (TypeError, ValueError) as error:
+        raise checks.wrong_type(where, "x", "made of arrays of numbers", leaf, _WAY_OUT) from error
     floating = jnp.issubdtype(array.dtype, jnp.floating)
     if checks.is_concrete(array) and floating and not _finite(array):
         raise checks.bad(where, "x", "finite", "an array with nan or infinite entries")

@@ -15,7 +15,7 @@ from jaxinit.probe._inputs import shapes
 from jaxinit.probe._rows import wide
 from jaxinit.probe._trace import Traced
 
-__all__ = ["RANDOM", "adapted", "random_loss"]
+__all__ = ["RANDOM", "adapted", "check_labels", "random_loss"]
 
 #: What the default loss is, for `config`.
 RANDOM = "<r, f(x)>, r iid N(0, 1/n_out)"
@@ -55,10 +55,33 @@ def adapted(where: str, loss: Any, traced: Traced, labels: Any) -> Loss:
         ) from error  # fmt: skip
     if not hasattr(value, "shape") or value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise checks.bad(
-            where, "loss", "a function to a real scalar", shapes(value),
+            where, "loss", "a function to a real scalar", shapes(value) or value,
             "Average over the examples, e.g. lambda out: loss(out).mean().",
         )  # fmt: skip
     return of_output
+
+
+def check_labels(where: str, loss: Any, traced: Traced, labels: Any) -> None:
+    """Raises where the loss of an output is no finite number for these labels, and is one for labels of zeros: a class
+    that the output has no entry for, or a missing value."""
+    arrays = [v for v in jax.tree.leaves(labels) if isinstance(v, jax.Array)]
+    if not arrays or not all(v.is_fully_addressable for v in arrays):
+        return
+
+    def of_some_output(labels: Any) -> Any:
+        return loss(jax.tree.map(lambda v: jnp.full(v.shape, 0.5, v.dtype), traced.output_shape), labels)
+
+    with jax.numpy_dtype_promotion("standard"):
+        given, zeros = jax.jit(
+            lambda y: (of_some_output(y), of_some_output(jax.tree.map(jnp.zeros_like, y)))
+        )(labels)
+    if jnp.isfinite(zeros) and not jnp.isfinite(given):
+        span = [f"from {jnp.min(v)} to {jnp.max(v)}" for v in arrays]
+        raise checks.bad(
+            where, "labels", "such that the loss of a finite output is finite", ", ".join(span),
+            f"The output is {shapes(traced.output_shape)}: class numbers are below its number of classes; mask what "
+            "has no label in the loss.",
+        )  # fmt: skip
 
 
 def _needs_labels(loss: Any) -> bool:

@@ -21,8 +21,9 @@ class Row(NamedTuple):
 def site_names(plan: Plan, places: Sequence[int]) -> dict[int, tuple[Path, str]]:
     """For each place the components of its name, and what follows them: "#1" for the second call, ":in", ".0"."""
     of_operations = _operation_paths(plan)
-    out, calls = {}, dict[tuple[Path, str], int]()
-    for index in places:
+    out, calls = {}, dict[tuple[Path, str, int], int]()
+    # Values of modules first: their names stay theirs, whatever else is done with their parameters before.
+    for index in sorted(places, key=lambda p: plan.places[p].role == "operation"):
         place = plan.places[index]
         if place.role == "operation":
             path, suffix = of_operations[index], ""
@@ -32,7 +33,8 @@ def site_names(plan: Plan, places: Sequence[int]) -> dict[int, tuple[Path, str]]
                 path, suffix = place.path, suffix + (":in" if place.role == "input" else "")
             else:
                 path = (place.role,)
-        call = calls[path, suffix] = calls.get((path, suffix), -1) + 1
+        what = path, suffix, len(place.loops)  # a loop puts its iterations into the name
+        call = calls[what] = calls.get(what, -1) + 1
         out[index] = path, (f"#{call}" if call else "") + suffix
     return out
 

@@ -90,7 +90,10 @@ def _norms(arrays: Sequence[Any], which: Sequence[int], stacks: Sequence[int]) -
     tops, sums, owners = list[Any](), list[Any](), list[int]()
     for (_, shape, _, stack), members in groups.items():
         several = len(members) > 1
-        array = wide(jnp.stack([arrays[n] for n in members]) if several else arrays[members[0]])
+        array = jnp.stack([arrays[n] for n in members]) if several else arrays[members[0]]
+        if jnp.iscomplexobj(array):
+            array = jnp.stack([array.real, array.imag], axis=-1)
+        array = wide(array)
         layers = math.prod(shape[:stack]) * len(members)
         for values, found in zip((tops, sums), _sums(array, stack + several), strict=True):
             values.append(found.reshape((layers,)).astype(jnp.float32))

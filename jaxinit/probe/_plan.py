@@ -14,7 +14,7 @@ from jaxinit.models import MARK
 from jaxinit.probe import equations
 from jaxinit.probe._activation import Chain, View, follow
 from jaxinit.probe._gates import gates_of
-from jaxinit.probe._origins import DATA, Origin, body_origins, flow, of
+from jaxinit.probe._origins import DATA, NOTHING, Origin, body_origins, flow, of
 
 __all__ = ["Block", "Loop", "Operation", "Place", "Plan", "make_plan"]
 
@@ -123,9 +123,13 @@ class Plan:
 
 
 def make_plan(
-    closed: core.ClosedJaxpr, parameters: Sequence[Path], scales: Callable[[str], bool] | None = None
+    closed: core.ClosedJaxpr,
+    parameters: Sequence[Path],
+    signal: range,
+    scales: Callable[[str], bool] | None = None,
 ) -> Plan:
-    """The plan of a program whose first inputs are the parameters of these paths.
+    """The plan of a program whose first inputs are the parameters of these paths, and inputs `signal` the arguments of
+    the call; the others (state, keys) are neither, so that a kernel over its running norm is still a kernel.
 
     `scales`: of which of them a product with the signal entry by entry is an operation, too.
     """
@@ -134,7 +138,8 @@ def make_plan(
         [equations.aval(v).shape for v in closed.jaxpr.invars[: len(parameters)]], {}, [],
     )  # fmt: skip
     rest = len(closed.jaxpr.invars) - len(parameters)
-    inputs = [Origin(frozenset({i}), False) for i in range(len(parameters))] + [DATA] * rest
+    inputs = [Origin(frozenset({i}), False) for i in range(len(parameters))]
+    inputs += [DATA if len(parameters) + n in signal else NOTHING for n in range(rest)]
     names: list[int | None] = [*range(len(parameters)), *[None] * rest]
     chosen = () if scales is None else [n for n, path in enumerate(parameters) if scales("/".join(path))]
     _Walk(plan, frozenset(chosen)).walk(plan.block, inputs, names, (), None)
@@ -388,14 +393,14 @@ def _merge(places: list[Place]) -> None:
         if place.role == "operation" and place.path in outputs and place.path not in inner:
             alone.setdefault(place.path, []).append(place)
     for path, operations in alone.items():
-        calls = max(1, sum(p.role == "output" and p.path == path and not p.leaf for p in places))
-        if len([p for p in operations if p.operation is not None]) <= calls:
-            for place in operations:
+        own = [p for p in operations if p.operation is not None]
+        others = [p for p in places if p.role == "output" and p.path == path and p.operation is None]
+        calls = max(1, sum(not p.leaf for p in others)) if others else 0
+        if own and len(own) <= calls and {p.loops for p in own} == {p.loops for p in others}:
+            for place in own:
                 place.represented = True
-            kernel = operations[0].operation
-            for place in places:
-                if place.role == "output" and place.path == path and place.operation is None:
-                    place.operation = kernel
+            for place in others:
+                place.operation = own[0].operation
 
 
 def marked_paths(jaxpr: core.Jaxpr) -> list[Path]:

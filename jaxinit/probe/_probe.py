@@ -185,6 +185,9 @@ def probe(
             "For more draws leave params out." if params is not None
             else "For more draws pass a factory: lambda rngs: MyModule(..., rngs=rngs).",
         )  # fmt: skip
+    for target in targets:
+        if target is not None:
+            losses.check_labels(where, loss, built.traced, target)
     each = ensemble.worth_a_call(traced.bytes, devices=devices, where=where)
     size = (
         _chunk(traced, len(seed_array), _PACK if each else _MOST)

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax.errors import SetAttributeFrozenModuleError
+from flax.errors import ScopeCollectionNotFound, ScopeParamNotFoundError, SetAttributeFrozenModuleError
 from jax.extend import core
 
 from jaxinit._core import checks
-from jaxinit.models import Marked
+from jaxinit.models import MadeLate, Marked
 from jaxinit.probe import _inputs as inputs
 from jaxinit.probe import equations
 from jaxinit.probe._plan import Path, Plan, make_plan
@@ -26,6 +26,8 @@ _UNTRACEABLE = (
     jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError, jax.errors.NonConcreteBooleanIndexError,
 )  # fmt: skip
+
+_LAZY = "Call it once in the factory: lambda rngs: nnx.bridge.lazy_init(MyModule(rngs=rngs), x)."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,15 +59,22 @@ def trace(
 ) -> Traced:
     """Trace and plan (`scales`: see `make_plan`) `model.apply` for parameters, state and arguments of these shapes."""
     names = [path_of(p) for p, _ in jax.tree_util.tree_leaves_with_path(params)]
+    key = jax.random.key(0, impl="threefry2x32")
+    closed, shape = _trace(where, model, params, state, args, key)
     if not names:
         raise checks.bad(
             where, "model", "a model with parameters", model.name, "There is nothing to initialize in it."
         )
-    key = jax.random.key(0, impl="threefry2x32")
-    closed, shape = _trace(where, model, params, state, args, key)
-    plan = make_plan(closed, names, scales)
+    first = len(names) + len(jax.tree.leaves(state))
+    signal = range(first, first + len(jax.tree.leaves(args)))
+    plan = make_plan(closed, names, signal, scales)
     examples = inputs.examples_of(args) or 1
-    other = _twice(model, params, state, args, key, names, examples, scales)
+    other = _twice(model, params, state, args, key, names, signal, examples, scales)
+    if other is None and _is_one_example(model, params, state, args, key):
+        raise checks.bad(
+            where, "x", "a batch, whose first axis counts the examples", inputs.shapes(args),
+            f"{model.name} cannot be called with {2 * examples} of them: it takes this for a single one. Pass x[None].",
+        )  # fmt: skip
     floating = [v for v in jax.tree.leaves(shape) if jnp.issubdtype(v.dtype, jnp.floating)]
     if not floating:
         raise checks.bad(where, "model", "a model with a floating output", inputs.shapes(shape))
@@ -97,7 +106,18 @@ def refused(where: str, model: Marked, args: Any, error: Exception) -> ValueErro
     """The model does not take these inputs, or cannot be traced at all: its own words, and what it was given."""
     first = (str(error).strip().splitlines() or [""])[0]
     words = f"The call failed with {type(error).__name__}: {first.rstrip('.')}."
-    if isinstance(error, _UNTRACEABLE):
+    if isinstance(error, MadeLate):
+        return checks.bad(
+            where, "model", "one that has all its parameters when it is made", model.name,
+            f"It makes {error} when it is called. {_LAZY}",
+        )  # fmt: skip
+    if isinstance(error, (ScopeCollectionNotFound, ScopeParamNotFoundError)):
+        return checks.bad(
+            where, "model", "one that has all its parameters when it is made", model.name,
+            f"{words} {_LAZY}",
+        )  # fmt: skip
+    numbers = all(v.shape == () for v in jax.tree.leaves(args))
+    if isinstance(error, _UNTRACEABLE) and not numbers:
         return checks.bad(
             where, "model", "one that jax can trace (jit would fail in the same way)", model.name,
             f"{words} Python's `if`, int(), float() and NumPy need values that a traced program does not have: use "
@@ -108,12 +128,14 @@ def refused(where: str, model: Marked, args: Any, error: Exception) -> ValueErro
             where, "model", "one that leaves its attributes alone when it is called", model.name,
             f"{words} Keep what changes in a variable: self.variable('counters', 'n', jnp.zeros, ()).",
         )  # fmt: skip
-    numbers = all(v.shape == () for v in jax.tree.leaves(args))
-    way_out = (
-        "Numbers are no shape: jax.ShapeDtypeStruct((32, 784), jnp.float32) has inputs of a shape drawn."
-        if numbers
-        else "Several arguments are passed as a tuple, x=(tokens, mask)."
-    )
+    way_out = "Several arguments are passed as a tuple, x=(tokens, mask)."
+    if numbers:
+        way_out = (
+            "Numbers are no batch: np.asarray(x) is one, and jax.ShapeDtypeStruct((32, 784), jnp.float32) has "
+            "inputs of a shape drawn."
+        )
+    elif isinstance(error, NameError) and "axis name" in first:
+        way_out = "A probe has no such axis: make the model without its axis_name."
     return checks.bad(
         where, "x", f"inputs that {model.name} can be called with", inputs.shapes(args), f"{words} {way_out}"
     )
@@ -135,6 +157,7 @@ def _twice(
     args: Any,
     key: Any,
     names: Sequence[Path],
+    signal: range,
     examples: int,
     scales: Callable[[str], bool] | None,
 ) -> _Twin | None:
@@ -144,7 +167,19 @@ def _twice(
         closed, shape, kept = traced_again(model.apply, params, state, wide, key)
     except Exception:  # a model may say no to another batch in any way it likes
         return None
-    return _Twin(closed, make_plan(closed, names, scales), shape, kept)
+    return _Twin(closed, make_plan(closed, names, signal, scales), shape, kept)
+
+
+def _is_one_example(model: Marked, params: Any, state: Any, args: Any, key: Any) -> bool:
+    """Whether vectors, of which twice the length is no input, are inputs as rows."""
+    if any(v.ndim != 1 or not jnp.issubdtype(v.dtype, jnp.floating) for v in jax.tree.leaves(args)):
+        return False
+    rows = jax.tree.map(lambda v: jax.ShapeDtypeStruct((1, *v.shape), v.dtype), args)
+    try:
+        jax.eval_shape(model.apply, params, state, rows, key)
+    except Exception:  # as for another batch
+        return False
+    return True
 
 
 def _alike(a: Plan, b: Plan) -> bool:

@@ -42,6 +42,24 @@ class Counting(nn.Module):
         return jnp.argmax(x, axis=-1)
 
 
+class Late(nnx.Module):
+    """Its parameters are made in the first call: by itself, or by a part that comes from linen."""
+
+    def __init__(self, rngs: nnx.Rngs, linen: bool) -> None:
+        self.rngs = rngs
+        self.first = nnx.bridge.ToNNX(nn.Dense(4), rngs=rngs) if linen else nnx.data(None)
+        self.out = nnx.Linear(4, 2, rngs=rngs)
+
+    def __call__(self, x: Any) -> Any:
+        if self.first is None:
+            self.first = nnx.Linear(6, 4, rngs=self.rngs)
+        return self.out(self.first(x))
+
+
+def chosen(out: Any, labels: Any) -> Any:
+    return -jnp.take_along_axis(jax.nn.log_softmax(out), labels[:, None], axis=1).mean()
+
+
 BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a class": ({"model": zoo.Two}, TypeError, r"Make one: Two\(\.\.\.\)"),
     "an nnx class that needs more": ({"model": nnx.Linear}, TypeError, r"lambda rngs: Linear\(\.\.\., rngs=rngs\)"),
@@ -55,6 +73,20 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "text": ({"x": "images"}, TypeError, "made of arrays"),
     "nan": ({"x": np.full((2, 6), np.nan, "f4")}, ValueError, "finite"),
     "integer shapes": ({"x": jax.ShapeDtypeStruct((2, 6), jnp.int32)}, ValueError, "real tokens"),
+    "no example": ({"x": X[:0]}, ValueError, "at least one example"),
+    "one example": ({"x": X[0]}, ValueError, r"cannot be called with 12 of them.*x\[None\]"),
+    "numbers": ({"x": [[1.0, 2.0]]}, ValueError, r"np\.asarray\(x\) is one"),
+    "objects": ({"x": np.array([None])}, TypeError, "arrays of numbers"),
+    "an axis of several devices": (
+        {"model": nn.Sequential([nn.Dense(2), nn.BatchNorm(False, axis_name="data")])}, ValueError, "axis_name",
+    ),
+    "parameters that a call makes": (
+        {"model": lambda rngs: Late(rngs, False)}, ValueError, r"makes first/bias, first/kernel.*lazy_init\(",
+    ),
+    "parameters that a call of linen makes": ({"model": lambda rngs: Late(rngs, True)}, ValueError, r"lazy_init\("),
+    "a class beyond the outputs": (
+        {"loss": chosen, "labels": np.array([0, 1, 4])}, ValueError, r"from 0 to 4.*below its number of classes",
+    ),
     "batches that differ": ({"x": [X, X[:2]]}, ValueError, "same shapes"),
     "labels without a loss": ({"labels": np.zeros(3)}, ValueError, "Pass loss="),
     "a loss without labels": ({"loss": lambda out, labels: 0.0}, ValueError, r"loss=loss, labels=labels"),

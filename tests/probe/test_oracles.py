@@ -243,6 +243,36 @@ def test_attention() -> None:
     assert run.layout[2].parameters == ("attend/query/kernel", "attend/query/bias")
 
 
+@jax.custom_vjp
+def sign(x: Any) -> Any:
+    """Hubara et al. (2016): its derivative is 1 within (-1, 1), by a rule for the reverse pass."""
+    return jnp.sign(x)
+
+
+sign.defvjp(lambda x: (jnp.sign(x), x), lambda x, d: (d * (jnp.abs(x) < 1),))
+
+
+def test_a_derivative_by_rule_and_complex_parameters() -> None:
+    def init(key: Any) -> Any:
+        return {"w": jax.random.normal(key, (5, 40)), "z": jax.random.normal(key, (1, 40), jnp.complex64)}
+
+    x, params = MLP_INPUTS.astype("f4"), init(keys_of([0], 0)[0])
+    run = probe(
+        (init, lambda p, x: jnp.abs(sign(x @ p["w"]).astype(jnp.complex64) * p["z"])),
+        x,
+        seeds=1,
+        loss=jnp.sum,
+    )
+    inside = np.abs(x @ params["w"]) < 1
+    np.testing.assert_allclose(run["saturated_fraction"].mean, np.mean(~inside), rtol=1e-6)
+    np.testing.assert_allclose(run["dead_fraction"].mean, np.mean(~inside.any(axis=0)), rtol=1e-6)
+    assert run["zero_fraction"].mean == 0 and run.parameters is not None
+    z = run.parameters.index("z")
+    np.testing.assert_allclose(run.parameters.norm.mean[z], np.linalg.norm(params["z"]), rtol=1e-6)
+    # d sum |s z| / dz is 3 z / |z|, of length 3, for the three examples: |s| = 1.
+    np.testing.assert_allclose(run.parameters.gradient_norm.mean[z], 3 * np.sqrt(40), rtol=1e-6)
+
+
 def test_twin_a_wrong_oracle_is_seen(mlp_run: ji.Propagation) -> None:
     """The check can fail: another nonlinearity, or another slope for the right one."""
     values, slopes = gradients(lambda tape: mlp(tape, slope=0.1))

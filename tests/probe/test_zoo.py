@@ -83,6 +83,41 @@ def test_choices_of_sites(sites: Any) -> None:
         assert all(name.startswith("layers[") for name in found) and set(fc) <= set(found)
 
 
+def test_the_output_of_another_method_is_a_site() -> None:
+    class Encoder(nn.Module):
+        def setup(self) -> None:
+            self.d = nn.Dense(4)
+
+        def __call__(self, x: Any) -> Any:
+            return self.d(x)
+
+        def encode(self, x: Any) -> Any:
+            return nn.tanh(self(x))
+
+    class Other(zoo.Pair):
+        encode = Encoder.encode
+
+    for model, own in ((Encoder(), ("d",)), (Other, ("a", "b"))):
+        for method in ("encode", lambda module, x: module.encode(x)):
+            found = layout_of(zoo.Case(model, zoo.X, ()), method=method).sites
+            assert found == (*own, "output")
+
+
+def test_a_kernel_made_with_state_is_a_kernel() -> None:
+    """The layer's value keeps its name, whatever products are taken of its kernel alone."""
+
+    class Bounded(nn.Module):
+        @nn.compact
+        def __call__(self, x: Any, train: bool = False) -> Any:
+            return nn.SpectralNorm(nn.Dense(4, name="d"))(x, update_stats=train)
+
+    for train in (False, True):
+        found = layout_of(zoo.Case(Bounded(), zoo.X, (), train=train))
+        (site,) = (s for s in found.layout if s.name == "d")
+        assert site.kind == "Dense" and site.batch_axis == 0
+        assert np.isfinite(found["weight_grad_norm"].mean[found.sites.index("d")])
+
+
 def test_what_cannot_be_looked_into_is_listed() -> None:
     class Opaque(nn.Module):
         @nn.compact

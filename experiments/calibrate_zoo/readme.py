@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from _common import text
+from _common import script, text
 
 __all__ = ["page", "tables"]
 
@@ -36,9 +36,12 @@ the gradients. Gradients are squares of lengths, at the first site that is scale
 ORIGIN = "This page is written by `readme.py`, from one run of one state of the code ({code}, jax {jax}, flax {flax})."
 DRAWN = """
 What is predicted is a mean over draws: the worst site of those that are not measured, by its distance after twice its
-standard error, that of a mean of {draws} lognormal numbers. A single draw of a narrow network strays by the factor
+standard error, that of a mean of so many lognormal numbers. A single draw of a narrow network strays by the factor
 beside it, and no prediction can know which way. {within} of {all} models are within 15 % as far as the draws can
-tell{outside}.
+tell{outside}.{law}
+"""
+LAW = """ Where {draws} draws, each calibrated, say less than a standard error of {unsure:.0f} %, kernels are drawn at
+the scales that the same analysis suggests, until it is below {sure:.0f} % at every site or {cap} are drawn: {models}.
 """
 
 
@@ -127,6 +130,7 @@ def _analysis(m: dict[str, Any]) -> dict[str, str]:
         "model": row["model"],
         "sites": str(row["sites"]),
         "measured": str(row["measured"]),
+        "draws": str(row["draws"]) if judged else "",
         "mean over draws off": _off(row) if judged else "all measured",
         "at": row["mean site"] if judged else "",
         "spread of one draw": f"× {np.exp(row['log spread of a draw']):.2f}" if judged else "",
@@ -142,8 +146,13 @@ def _of_analysis(models: list[dict[str, Any]]) -> list[str]:
     rows = [m["analytic"] for m in models]
     outside = [r["model"] for r in rows if not r["mean within"]]
     why = Counter(reason for r in rows for reason in r["why"])
+    many = [r["model"] for r in rows if r.get("by law")]
+    run = script("calibrate_zoo", "run")
+    law = LAW.format(
+        draws=run.DRAWS, unsure=100 * run.UNSURE, sure=100 * run.SURE, cap=run.CAP, models=", ".join(many)
+    )
     told = DRAWN.format(
-        draws=max(r["draws"] for r in rows), within=len(rows) - len(outside), all=len(rows),
+        within=len(rows) - len(outside), all=len(rows), law=law if many else "",
         outside=f"; not {', '.join(outside)}" if outside else "",
     )  # fmt: skip
     reasons = (

@@ -159,10 +159,15 @@ def wave(x: Any) -> Any:
     return x * jnp.cos(x) + 0.1
 
 
-def zoo() -> list[Animal]:
-    """Small, deep enough that scales off by ten are far away."""
+def zoo(tiny: bool = False) -> list[Animal]:
+    """Small, deep enough that scales off by ten are far away; `tiny`, for tests: one stack and one that branches."""
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(64, 32)).astype("f4")
+    if tiny:
+        return [
+            Animal("leaky ReLU MLP, 4 layers", MLP(4, 64, nn.leaky_relu), vectors),
+            Animal("mixture of experts, 1 layer", Experts(1), vectors),
+        ]
     images = rng.normal(size=(8, 16, 16, 3)).astype("f4")
     tokens = rng.integers(0, 64, size=(4, 16))
     series = rng.normal(size=(8, 12, 16)).astype("f4")

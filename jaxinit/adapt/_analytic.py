@@ -302,7 +302,9 @@ def analyze(
 
     Holds for wide layers with independent weights: the error of a site falls as 1/width, times its depth. A weight that
     is used again (recurrence, tied embeddings) is taken for freshly drawn every time. Positions are exchangeable,
-    but for their strengths near the edges of convolutions and for how alike neighbours are, one number an axis.
+    but for their strengths near the edges of convolutions and for how alike neighbours are, one number an axis. Pairs
+    of positions are unequally alike as far as finitely many units and repeated tokens make them (attention goes to
+    keys that are alike, so what it reads is larger); not as far as the batch does.
 
     Example:
         >>> import jax, flax.linen as nn

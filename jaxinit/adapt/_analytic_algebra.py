@@ -29,7 +29,13 @@ from jaxinit.adapt._analytic_fields import (
     covariance,
     fresh_axes,
 )
-from jaxinit.adapt._analytic_order import largest, log_sum_exp, softmax_square, softmax_squares
+from jaxinit.adapt._analytic_order import (
+    largest,
+    log_sum_exp,
+    softmax_pair,
+    softmax_square,
+    softmax_squares,
+)
 from jaxinit.adapt._analytic_pointwise import IDENTITY, Applied, Expression, Unknown, apply, monotone, settle
 from jaxinit.adapt._analytic_shapes import broadcast
 from jaxinit.adapt._analytic_values import (
@@ -287,14 +293,16 @@ def multiply(u: Field, v: Field) -> Field:
     (u, v), axes = aligned([u, v])
     atoms = atoms_of(axes)
     cross = covariance(u, v, atoms) if u.bases & v.bases else None
-    table = u.table(atoms) * v.table(atoms)
+    (a, b), (s, t) = ([f.table(atoms) for f in (u, v)], [f.spread(atoms) for f in (u, v)])
+    # Where one's entries are more alike than the mean of pairs, those of the other are too.
+    table, spread = a * b + s * t, a * t + b * s
     mean = u.mean * v.mean
     if cross is not None:
         table = table + cross**2
         mean += float(cross[(1,) * cross.ndim])
     slope = u.variance * v.slope + v.variance * u.slope
     out = combine([(u.like(mean=0.0), v.mean), (v.like(mean=0.0), u.mean)], axes)
-    new = Base([a.size for a in atoms], table, slope, {**u.sources, **v.sources})
+    new = Base([a.size for a in atoms], table, slope, {**u.sources, **v.sources}, spread=spread)
     return out.like(mean=mean, terms={**out.terms, Term(new, tuple((a,) for a in atoms)): 1.0})
 
 
@@ -349,6 +357,7 @@ def _softmax(x: Field, atoms: Sequence[Atom]) -> Field:
     spread = np.maximum(ordered[..., -1] - ordered[..., 0], 0.0)
     s2 = float(spread[(1,) * m])
     square, uniform = softmax_square(n, s2), np.full((2,) * m, 1.0 / (n * n))
+    rows: dict[int, float] = {n: 1.0}
     if x.mask is not None:
         rows, uniform = _masked_rows(x, others, n)
         squares = softmax_squares(tuple(rows), s2)
@@ -363,9 +372,19 @@ def _softmax(x: Field, atoms: Sequence[Atom]) -> Field:
     table = np.empty((2,) * m + (2,) * len(atoms))
     table[...] = (apart - 1.0 / (n * n)).reshape((2,) * m + (1,) * len(atoms))
     table[(slice(None),) * m + (1,) * len(atoms)] = same - 1.0 / (n * n)
+    # Of two keys that are more alike than most, queries attend to both or to none.
+    pairs = sum(share * k * (k - 1) * softmax_pair(k, s2) for k, share in rows.items() if k > 1)
+    unlike = x.spread([*others, *atoms]).reshape((2,) * m + (-1,))[..., 0]
+    spread = np.zeros(table.shape)
+    spread[...] = (unlike * ratio * pairs / max(n * (n - 1), 1)).reshape((2,) * m + (1,) * len(atoms))
+    spread[(slice(None),) * m + (1,) * len(atoms)] = 0.0
     order = [*others, *atoms]
-    table = np.moveaxis(table, range(len(order)), [every.index(a) for a in order])
-    return from_moments(x.axes, 1.0 / n, table, square * x.slope, x.sources, parameters=x.parameters)
+    table, spread = (
+        np.moveaxis(t, range(len(order)), [every.index(a) for a in order]) for t in (table, spread)
+    )
+    return from_moments(
+        x.axes, 1.0 / n, table, square * x.slope, x.sources, parameters=x.parameters, spread=spread
+    )
 
 
 def _masked_rows(x: Field, others: Sequence[Atom], n: int) -> tuple[dict[int, float], np.ndarray]:

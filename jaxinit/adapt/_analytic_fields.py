@@ -4,6 +4,11 @@ A `Base` is a field of zero mean, uncorrelated with every other base, described 
 (example, position, feature), `table[1, 0, 1]` is the covariance of two entries of one example and one feature at two
 different positions. Axes are taken for exchangeable: of two different positions it does not matter which.
 
+Covariances of pairs that the table takes for one fluctuate: two positions of one example are alike by chance, as two
+random vectors are. `spread` is their standard deviation, in the layout of the table. What a pair has in common is
+handed on from layer to layer, so its covariances in different fields are taken to fluctuate together: spreads add as
+tables do.
+
 A `Field` is a mean plus a linear combination of bases, each perhaps averaged over some of its axes,
 
     x = mean + sum_i coefficient_i P_i B_i
@@ -83,6 +88,7 @@ class Base:
             and, as names, what of it was not analysed but measured.
         product: for the product of a parameter with the signal itself, which.
         parameter: whether it is made of parameters alone.
+        spread: standard deviations of the covariances of two different entries, over such pairs; 0 if None.
     """
 
     def __init__(
@@ -93,22 +99,27 @@ class Base:
         sources: Mapping[Any, int] | None = None,
         product: Any = None,
         parameter: bool = False,
+        spread: np.ndarray | None = None,
     ) -> None:
         self.sizes = tuple(sizes)
         self.table = np.asarray(table, np.float64)
+        self.spread = np.zeros(self.table.shape) if spread is None else spread
         self.slope = slope
         self.sources = dict(sources or {})
         self.product = product
         self.parameter = parameter
         self.parts: dict[Any, Base] = {}
 
-    def averaged(self, counts: Sequence[int]) -> np.ndarray:
-        """The table of the field whose entries are means over so many of each index, of the same shape."""
-        table = self.table
+    def averaged(self, counts: Sequence[int], spread: bool = False) -> np.ndarray:
+        """The table, or the spread, of the field whose entries are means over so many of each index, of the same
+        shape."""
+        table = self.spread if spread else self.table
         for k, n in enumerate(counts):
             if n > 1:
                 same, other = np.take(table, [1], k), np.take(table, [0], k)
-                table = np.concatenate([other, (same + (n - 1) * other) / n], axis=k)
+                mean = (same + (n - 1) * other) / n
+                # Different pairs fluctuate apart.
+                table = np.concatenate([same / n, same / n] if spread else [other, mean], axis=k)
         return table
 
 
@@ -216,6 +227,10 @@ class Field:
         """Covariance by agreement on the atoms (those of the axes by default)."""
         return covariance(self, self, atoms_of(self.axes) if atoms is None else atoms)
 
+    def spread(self, atoms: Sequence[Atom]) -> np.ndarray:
+        """Standard deviations of the covariances by agreement on the atoms, over pairs."""
+        return covariance(self, self, atoms, spread=True)
+
     def moments(self, atoms: Sequence[Atom]) -> np.ndarray:
         """E[x x'] by agreement on the atoms."""
         return self.table(atoms) + self.mean**2
@@ -261,8 +276,8 @@ def expand(table: np.ndarray, places: Sequence[tuple[Atom, ...]], atoms: Sequenc
     return np.broadcast_to(found, (2,) * m)
 
 
-def covariance(u: Field, v: Field, atoms: Sequence[Atom]) -> np.ndarray:
-    """Cov(u, v') by agreement on the atoms; on all others the two entries agree."""
+def covariance(u: Field, v: Field, atoms: Sequence[Atom], spread: bool = False) -> np.ndarray:
+    """Cov(u, v') by agreement on the atoms, or its spread; on all others the two entries agree."""
     total = np.zeros((2,) * len(atoms))
     shared: dict[Base, list[Term]] = {}
     for t in v.terms:
@@ -272,7 +287,7 @@ def covariance(u: Field, v: Field, atoms: Sequence[Atom]) -> np.ndarray:
         for t in shared.get(s.base, ()):
             if met := s.meeting(t):
                 counts, left = met
-                total = total + a * v.terms[t] * expand(s.base.averaged(counts), left, atoms)
+                total = total + a * v.terms[t] * expand(s.base.averaged(counts, spread), left, atoms)
     return total
 
 

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-__all__ = ["largest", "log_sum_exp", "normal_cdf", "softmax_square", "softmax_squares"]
+__all__ = ["largest", "log_sum_exp", "normal_cdf", "softmax_pair", "softmax_square", "softmax_squares"]
 
 # Sums over equal steps: of functions that are analytic in a strip about the real axis their error falls exponentially.
 _Z = np.linspace(-9.0, 9.0, 121)
@@ -62,15 +62,40 @@ def softmax_squares(counts: tuple[int, ...], variance: float) -> np.ndarray:
     n = np.array(counts, np.float64)
     if variance <= 1e-12:
         return 1.0 / (n * n)
-    s = math.sqrt(variance)
-    # log t from where all n terms are small to where the largest alone is.
-    step = max(0.1, 0.02 * s)
-    log_t = np.arange(-9.0 * s - math.log(n.max()) - 12.0, 9.0 * s + 6.0, step)
-    one, two = (_wide if s > 1 else _narrow)(log_t, s)
-    logs = np.log(np.clip(one, 1e-300, 1.0))
+    none, _, two, step = _transforms(n.max(), variance)
+    logs = np.log(np.clip(none, 1e-300, 1.0))
     parts = np.array_split(n, max(1, len(n) // 256))
     total = np.concatenate([np.exp(np.multiply.outer(part - 1.0, logs)) @ two for part in parts]) * step
     return np.clip(total, 1.0 / (n * n), 1.0 / n)
+
+
+@functools.lru_cache(maxsize=1024)
+def softmax_pair(n: int, variance: float) -> float:
+    """How E[a_i a_j] of `softmax_square` grows with the covariance of u_i and u_j, of n >= 2 entries.
+
+        E[d^2 (a_i a_j) / du_i du_j] = E[a_i a_j (1 - 2 a_i) (1 - 2 a_j) + 2 a_i^2 a_j^2]    (Price 1958)
+                                     = int_0^inf (m_1 - m_2)^2 E[exp(-t e^u)]^(n - 2) dt / t
+
+    with m_k = t^k E[e^(k u) exp(-t e^u)].
+
+    Example:
+        >>> from jaxinit.adapt._analytic_order import softmax_pair
+        >>> round(softmax_pair(8, 0.0) * 64, 4)  # 1 - 4 / n + 6 / n^2
+        0.5938
+    """
+    if variance <= 1e-12:
+        return (1.0 - 4.0 / n + 6.0 / n**2) / n**2
+    none, one, two, step = _transforms(n, variance)
+    return float(np.exp((n - 2.0) * np.log(np.clip(none, 1e-300, 1.0))) @ np.square(one - two) * step)
+
+
+def _transforms(n: float, variance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """t^k E[e^(k u) exp(-t e^u)] for k = 0, 1, 2 over log t, from where all n terms are small to where the largest
+    alone is; and the step of log t."""
+    s = math.sqrt(variance)
+    step = max(0.1, 0.02 * s)
+    log_t = np.arange(-9.0 * s - math.log(n) - 12.0, 9.0 * s + 6.0, step)
+    return *(_wide if s > 1 else _narrow)(log_t, s), step
 
 
 @functools.lru_cache(maxsize=4096)
@@ -96,17 +121,18 @@ def log_sum_exp(n: int, variance: float) -> tuple[float, float]:
     return mean - float(np.euler_gamma), max(0.0, spread - math.pi**2 / 6)
 
 
-def _narrow(log_t: np.ndarray, s: float) -> tuple[np.ndarray, np.ndarray]:
-    """E[exp(-t e^u)] and t^2 E[e^(2u) exp(-t e^u)], over u."""
+def _narrow(log_t: np.ndarray, s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """E[exp(-t e^u)], t E[e^u exp(-t e^u)] and t^2 E[e^(2u) exp(-t e^u)], over u."""
     v = log_t[:, None] + s * _Z
     weight = np.exp(-np.exp(v))
-    return weight @ _W, (np.exp(2.0 * v) * weight) @ _W
+    return weight @ _W, (np.exp(v) * weight) @ _W, (np.exp(2.0 * v) * weight) @ _W
 
 
-def _wide(log_t: np.ndarray, s: float) -> tuple[np.ndarray, np.ndarray]:
+def _wide(log_t: np.ndarray, s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same over v = u + log t, P the distribution of u and p its density: sharp in v alone, however wide u is.
 
-    E[exp(-t e^u)] = int e^(v - e^v) P(v - log t) dv  (by parts),   the other = int e^(2v - e^v) p(v - log t) dv
+    E[exp(-t e^u)] = int e^(v - e^v) P(v - log t) dv  (by parts),   the others = int e^(kv - e^v) p(v - log t) dv
     """
     z = (_V - log_t[:, None]) / s
-    return normal_cdf(z) @ _ONE, np.exp(-0.5 * z * z) @ _TWO / (math.sqrt(2.0 * math.pi) * s)
+    density = np.exp(-0.5 * z * z) / (math.sqrt(2.0 * math.pi) * s)
+    return normal_cdf(z) @ _ONE, density @ _ONE, density @ _TWO

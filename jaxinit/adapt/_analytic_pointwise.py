@@ -146,6 +146,7 @@ def _integrated(fn: Expression, x: Field) -> Field:
     table = x.table() / variance
     rest = coefficients.copy()
     rest[:2] = 0.0
+    moved = np.polynomial.Polynomial(rest**2).deriv()
     powers = np.clip(table, -1.0, 1.0)
     values = np.polynomial.polynomial.polyval(powers, rest**2)
     left = max(0.0, second - float(coefficients @ coefficients))
@@ -155,7 +156,8 @@ def _integrated(fn: Expression, x: Field) -> Field:
     terms = {t: linear * c for t, c in x.terms.items()}
     if values.flat[-1] > 1e-14 * max(second, 1e-300):
         own = max(0.0, slope - linear**2) * x.slope
-        base = Base([a.size for a in atoms], values, own, x.sources)
+        spread = moved(powers) * x.spread(atoms) / variance
+        base = Base([a.size for a in atoms], values, own, x.sources, spread=spread)
         terms[Term(base, tuple((a,) for a in atoms))] = 1.0
     return Field(x.axes, float(coefficients[0]), terms, x.parameters)
 

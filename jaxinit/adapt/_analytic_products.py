@@ -25,6 +25,8 @@ from jaxinit.adapt._analytic_values import Known, Value, aligned, as_field, from
 
 __all__ = ["Site", "convolution", "dot", "lookup", "window_extreme", "window_sum"]
 
+#: Of a variance, a share that is left out.
+_NOTHING = 1e-12
 #: What the largest of a window leaves out; a note.
 _NEIGHBOURS = "all entries of a pooling window are taken for equally alike, also at edges"
 
@@ -78,16 +80,48 @@ def dot(u: Value, v: Value, dimensions: Any, site: Any) -> Field:
     gone = [a for k in contracted for a in axes[k]]
     kept = axes[: n - c]
     atoms = [*atoms_of(kept), *gone]
-    table = weight.table(atoms) * signal.moments(atoms)
-    for a in reversed(gone):
-        table = a.size * table[..., 1] + a.size * (a.size - 1) * table[..., 0]
+    weights = weight.table(atoms)
+    table, spread = (_contracted(weights * of, gone) for of in (signal.moments(atoms), signal.spread(atoms)))
+    each = _fluctuation(signal.table(atoms_of(kept)), signal.mean)
+    own = {a for t in weight.terms for place in t.places for a in place}
+    spread = _unlike(
+        spread,
+        math.prod(a.size for a in gone) * weight.variance**2 * each,
+        [a in own for a in atoms_of(kept)],
+    )
     made = site(weight.parameters, signal)
     notes = {s: 0 for s in weight.sources if isinstance(s, str)}
     size = math.prod(a.size for a in atoms_of(kept))
-    out = from_moments(kept, 0.0, table, 1.0, {made.index: size, **notes}, made)
+    out = from_moments(kept, 0.0, table, 1.0, {made.index: size, **notes}, made, spread=spread)
     total = over(signal, contracted)
     made.mean = weight.mean * total.mean
     return _with_mean(out, weight.mean, total)
+
+
+def _contracted(table: np.ndarray, gone: Sequence[Atom]) -> np.ndarray:
+    """Summed over all pairs of the last indices."""
+    for a in reversed(gone):
+        table = a.size * table[..., 1] + a.size * (a.size - 1) * table[..., 0]
+    return table
+
+
+def _fluctuation(table: np.ndarray, mean: float) -> np.ndarray:
+    """Of the variance of h h', Gaussian with this covariance, the part that depends on it (Isserlis): the variance is
+    its sum with that of h^2."""
+    return np.asarray(table**2 + 2.0 * mean**2 * table)
+
+
+def _unlike(spread: np.ndarray, each: np.ndarray, own: Sequence[bool]) -> np.ndarray:
+    """The spread of a product with a parameter: what the signal's becomes, and what <h h'> over finitely many units
+    adds (`each`: its `_fluctuation`, summed); of entries that agree in the weight's `own` indices and differ in some
+    other."""
+    whole = (1,) * each.ndim
+    found = np.hypot(spread, np.sqrt(np.maximum(each + each[whole], 0.0)))
+    kept = np.zeros(found.shape)
+    same = tuple(1 if o else slice(None) for o in own)
+    kept[same] = found[same]
+    kept[whole] = 0.0
+    return kept
 
 
 def _kernel(x: Field, y: Field) -> Field | None:
@@ -100,7 +134,10 @@ def _with_mean(out: Field, mean: float, total: Field) -> Field:
     if not mean:
         return out
     both, axes = aligned([out, total])
-    return combine(zip(both, (1.0, mean), strict=True), axes)
+    found = combine(zip(both, (1.0, mean), strict=True), axes)
+    least = _NOTHING * out.variance
+    # Else every layer would hold all those before it.
+    return found.like(terms={t: c for t, c in found.terms.items() if c * c * t.base.table.flat[-1] > least})
 
 
 def convolution(u: Value, v: Value, params: dict[str, Any], shape: Sequence[int], site: Any) -> Field:
@@ -129,31 +166,54 @@ def convolution(u: Value, v: Value, params: dict[str, Any], shape: Sequence[int]
         new[o] = taps.axis
     if any(new[o] and not x.axes[i] for i, _, o in spatial):
         raise Unknown("a convolution that spreads one position")
-    table = _sums(x, w, lhs, rhs, out, new, [taps.pairs for taps in seen])
+    signal, kernel = list(atoms_of(x.axes)), _kernel_atoms(w, rhs)
+
+    def sums(weights: np.ndarray, of: np.ndarray) -> np.ndarray:
+        return _sums(x, w, lhs, rhs, out, new, [taps.pairs for taps in seen], weights, of)
+
+    weights = w.moments(kernel)
+    table = sums(weights, x.moments(signal))
     count = math.prod(taps.count for taps in seen)
     mean = count * w.shape[rhs[1]] * w.mean * x.mean
     if w.parameters and x.parameters is None:
         made = site(w.parameters, x)
         made.mean = mean
-        return from_moments(tuple(new), mean, table - mean**2, 1.0, {made.index: math.prod(shape)}, made)
+        squares = np.full(weights.shape, w.variance**2)
+        each = sums(squares, _fluctuation(x.table(signal), x.mean))
+        own = [a in new[out[1]] for a in atoms_of(tuple(new))]
+        spread = _unlike(sums(weights, x.spread(signal)), each, own)
+        return from_moments(
+            tuple(new), mean, table - mean**2, 1.0, {made.index: math.prod(shape)}, made, spread=spread
+        )
     slope = count * w.shape[rhs[1]] * w.second * x.slope
     return from_moments(tuple(new), mean, table - mean**2, slope, x.sources)
 
 
+def _kernel_atoms(w: Field, rhs: Any) -> list[Atom]:
+    """Of a convolution's kernel: channels in, taps, channels out."""
+    return [a for j in (rhs[1], *rhs[2:], rhs[0]) for a in w.axes[j]]
+
+
 def _sums(
-    x: Field, w: Field, lhs: Any, rhs: Any, out: Any, new: Any, taps: Sequence[np.ndarray]
+    x: Field,
+    w: Field,
+    lhs: Any,
+    rhs: Any,
+    out: Any,
+    new: Any,
+    taps: Sequence[np.ndarray],
+    kernel: np.ndarray,
+    signal: np.ndarray,
 ) -> np.ndarray:
-    """E[z z'] of the result by agreement: over all pairs of taps and channels, weights times signal.
+    """E[z z'] of the result by agreement: over all pairs of taps and channels, weights times signal, both by agreement
+    (on `_kernel_atoms`, and on the atoms of x).
 
     At positions that agree, taps that agree see one entry of the signal; at others, or with different taps, two.
     """
     atoms = atoms_of(tuple(new))
     table = np.zeros((2,) * len(atoms))
     inner = [(k, w.axes[j]) for k, j in ((-1, rhs[1]), *enumerate(rhs[2:])) if w.axes[j]]
-    kernel_atoms = [axis[0] for _, axis in inner] + list(w.axes[rhs[0]])
-    kernel = w.moments(kernel_atoms)
     signal_atoms = list(atoms_of(x.axes))
-    signal = x.moments(signal_atoms)
     where = {
         **{a: ("batch", a) for a in x.axes[lhs[0]]},
         **dict.fromkeys(x.axes[lhs[1]], ("channel", -1)),
@@ -315,12 +375,15 @@ def lookup(operand: Value, indices: Known, params: dict[str, Any], shape: Sequen
     full = np.multiply.outer(agree, same) + np.multiply.outer(1.0 - agree, other)
     atoms = [a for k in batch for a in axes[k]] + others
     order = list(atoms_of(tuple(axes)))
-    full = np.moveaxis(full, range(full.ndim), [order.index(a) for a in atoms])
+    spread = np.multiply.outer(np.sqrt(np.maximum(agree * (1.0 - agree), 0.0)), np.abs(same - other))
+    full, spread = (np.moveaxis(t, range(full.ndim), [order.index(a) for a in atoms]) for t in (full, spread))
     if x.parameters:
         made = site(x.parameters, None)
         made.mean = x.mean
-        return from_moments(tuple(axes), x.mean, full, 1.0, {made.index: math.prod(shape)}, made)
-    return from_moments(tuple(axes), x.mean, full, x.slope, x.sources, parameters=x.parameters)
+        return from_moments(
+            tuple(axes), x.mean, full, 1.0, {made.index: math.prod(shape)}, made, spread=spread
+        )
+    return from_moments(tuple(axes), x.mean, full, x.slope, x.sources, parameters=x.parameters, spread=spread)
 
 
 def _coincidences(labels: np.ndarray) -> np.ndarray:

@@ -124,7 +124,7 @@ def _cut(t: Term, atom: Atom, which: Any, new: tuple[Atom, ...]) -> Iterator[tup
     if j is None:
         yield base, places
         return
-    table, sizes, slope = base.table, base.sizes, base.slope
+    table, spread, sizes, slope = base.table, base.spread, base.sizes, base.slope
     left, rest = (*sizes[:j], *sizes[j + 1 :]), (*places[:j], *places[j + 1 :])
     whole = places[j] == (atom,)  # else of one index of several that it was split into
     any_two = np.take(table, 0, axis=j)
@@ -138,10 +138,10 @@ def _cut(t: Term, atom: Atom, which: Any, new: tuple[Atom, ...]) -> Iterator[tup
     gone = whole and not new
     if (j, which) not in base.parts:
         if gone:
-            sizes, table = left, np.take(table, 1, axis=j)
+            sizes, table, spread = left, np.take(table, 1, axis=j), np.take(spread, 1, axis=j)
         elif whole:
             sizes = (*sizes[:j], new[0].size, *sizes[j + 1 :])
-        base.parts[j, which] = Base(sizes, table, slope, base.sources, base.product, base.parameter)
+        base.parts[j, which] = Base(sizes, table, slope, base.sources, base.product, base.parameter, spread)
     moved = tuple(b for a in places[j] for b in (new if a is atom else (a,)))
     yield base.parts[j, which], rest if gone else (*places[:j], moved, *places[j + 1 :])
 
@@ -161,7 +161,8 @@ def _unfolded(x: Field, axis: int) -> Field:
 
 def collapsed(x: Field) -> Field:
     """The same moments in one new base, on the atoms of its axes."""
-    return from_moments(x.axes, x.mean, x.table(), x.slope, x.sources, parameters=x.parameters)
+    spread = x.spread(atoms_of(x.axes))
+    return from_moments(x.axes, x.mean, x.table(), x.slope, x.sources, parameters=x.parameters, spread=spread)
 
 
 def concatenated(parts: Sequence[Field], axis: int) -> Field:
@@ -180,12 +181,15 @@ def concatenated(parts: Sequence[Field], axis: int) -> Field:
     mean = sum(s * p.mean for s, p in zip(shares, renamed, strict=True))
     same: Any = 0.0
     apart: Any = 0.0
+    spread: Any = 0.0
     for (i, p), (j, q) in itertools.product(enumerate(renamed), repeat=2):
         common = (p.mean - mean) * (q.mean - mean)
         if i == j:
             own = list(p.axes[axis])
-            table = p.table([*others, *own]) + common
-            inner = table.reshape((2,) * len(others) + (-1,))
+            atoms = [*others, *own]
+            inner, unlike = (
+                t.reshape((2,) * len(others) + (-1,)) for t in (p.table(atoms) + common, p.spread(atoms))
+            )
             here = inner[..., -1]
             weights: Any = np.ones(())
             for a in own:
@@ -195,10 +199,12 @@ def concatenated(parts: Sequence[Field], axis: int) -> Field:
             there = inner @ (weights / weights.sum()) if weights.sum() else here
             same = same + shares[i] * here
             apart = apart + sizes[i] * (sizes[i] - 1) * there
+            if weights.sum():
+                spread = spread + sizes[i] * (sizes[i] - 1) * (unlike @ (weights / weights.sum()))
         else:
             cross = covariance(p, q, others)
             apart = apart + sizes[i] * sizes[j] * (cross + common)
-    apart = apart / max(n * (n - 1), 1)
+    apart, spread = (v / max(n * (n - 1), 1) for v in (apart, spread))
     at = sum(len(own) for own in axes[:axis])
     slope = sum(s * p.slope for s, p in zip(shares, renamed, strict=True))
     made_of: Any = [p.parameters for p in parts]
@@ -207,7 +213,10 @@ def concatenated(parts: Sequence[Field], axis: int) -> Field:
     sizes_of = [p.second for p in parts if p.second > 0]
     if pure and sizes_of and max(sizes_of) > _ALIKE * min(sizes_of):
         sources["parameters of unequal size that are put together are taken for one of their mean size"] = 0
-    return from_moments(axes, float(mean), np.stack([apart, same], axis=at), slope, sources, parameters=pure)
+    return from_moments(
+        axes, float(mean), np.stack([apart, same], axis=at), slope, sources, parameters=pure,
+        spread=np.stack(np.broadcast_arrays(spread, 0.0 * same), axis=at),
+    )  # fmt: skip
 
 
 def _matched(p: Field, lead: Axes, axis: int) -> Field:

@@ -76,10 +76,11 @@ def from_moments(
     sources: Any = None,
     product: Any = None,
     parameters: frozenset[int] | None = None,
+    spread: np.ndarray | None = None,
 ) -> Field:
     """A field of one new base on all atoms of the axes."""
     atoms = atoms_of(axes)
-    base = Base([a.size for a in atoms], table, slope, sources, product, parameters is not None)
+    base = Base([a.size for a in atoms], table, slope, sources, product, parameters is not None, spread)
     terms = {Term(base, tuple((a,) for a in atoms)): 1.0} if np.any(table) else {}
     return Field(axes, mean, terms, parameters)
 
@@ -189,18 +190,22 @@ def merged(field: Field, axis: int) -> Field:
     atoms = list(atoms_of(field.axes))
     old = field.axes[axis]
     new = Atom(int(np.prod([a.size for a in old])))
-    table = field.table(atoms)
     at = [atoms.index(a) for a in old]
-    table = np.moveaxis(table, at, range(len(at)))
     weights = np.ones((2,) * len(old))
     for k, a in enumerate(old):
         weights = weights * np.array([a.size - 1, 1]).reshape([2 if j == k else 1 for j in range(len(old))])
-    same = table[(1,) * len(old)]
     weights[(1,) * len(old)] = 0.0
-    other = np.tensordot(weights / weights.sum(), table, axes=len(old))
     left = [a for a in atoms if a not in old]
     axes = tuple((new,) if k == axis else own for k, own in enumerate(field.axes))
-    stacked = np.stack([other, same], axis=0)
     order = atoms_of(axes)
-    stacked = np.moveaxis(stacked, range(stacked.ndim), [order.index(a) for a in (new, *left)])
-    return from_moments(axes, field.mean, stacked, field.slope, field.sources, parameters=field.parameters)
+
+    def as_one(table: np.ndarray) -> np.ndarray:
+        table = np.moveaxis(table, at, range(len(at)))
+        other = np.tensordot(weights / weights.sum(), table, axes=len(old))
+        both = np.stack([other, table[(1,) * len(old)]], axis=0)
+        return np.moveaxis(both, range(both.ndim), [order.index(a) for a in (new, *left)])
+
+    return from_moments(
+        axes, field.mean, as_one(field.table(atoms)), field.slope, field.sources, parameters=field.parameters,
+        spread=as_one(field.spread(atoms)),
+    )  # fmt: skip

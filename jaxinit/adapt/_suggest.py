@@ -14,7 +14,7 @@ from jaxinit._core import checks
 from jaxinit.adapt._analytic import drawn, inputs_of
 from jaxinit.adapt._analytic_walk import Found, Walk, entry_stddev
 from jaxinit.adapt._init_table import _law
-from jaxinit.probe import Drawn, Product, Products, batches, products
+from jaxinit.probe import Drawn, Layer, Product, Products, batches, products
 from jaxinit.records import SuggestedLayer, Suggestion, provenance
 
 __all__ = ["suggest"]
@@ -42,7 +42,8 @@ def suggest(
     entries at which E[z^2] = target, layer after layer, each layer with those before it as suggested. It depends on the
     architecture alone, not on a draw. Where a product is added to the signal it was computed from (a residual branch
     that ends), E[z^2] = target / L, with L the number of such branches, so that all of them together add one target
-    (`jaxinit.residual`, rule "gpt2": Radford et al. 2019). Each keeps the law it has.
+    (`jaxinit.residual`, rule "gpt2": Radford et al. 2019). Each keeps the law it has. A parameter used at several sites
+    (a tied embedding) is set for the first, as `calibrate` does, and says what is expected at the others.
 
     Args:
         model, x, params, key, train, call: as for `analyze`.
@@ -134,12 +135,15 @@ _PASSES = 10
 
 
 def _averaged(traced: Products, found: Mapping[int, list[Found]], goals: list[float]) -> dict[int, float]:
-    """By parameter, the factor that brings the mean over its uses, and over the layers of a stack, to the goal."""
+    """By parameter, the factor that brings the mean over its layers of a stack, and over the evaluations of the first
+    site that each has, to the goal; other sites of a tied parameter are not asked, as in `calibrate`."""
     uses: dict[int, list[tuple[Found, float]]] = {}
-    for n, each in found.items():
+    owned = set[Layer]()
+    for n in sorted(found):
         kernel = traced.products[n].kernel
-        if len(kernel) == 1:
-            uses.setdefault(kernel[0].parameter, []).extend((f, goals[n]) for f in each)
+        if len(kernel) == 1 and kernel[0] not in owned:
+            owned.add(kernel[0])
+            uses.setdefault(kernel[0].parameter, []).extend((f, goals[n]) for f in found[n])
     out = {}
     for parameter, each_use in uses.items():
         own = sum(f.own for f, _ in each_use)
@@ -174,7 +178,13 @@ def _layer(
         )
     else:
         code = _code(product, name, shape, law, stddev, branches)
-        why = "; ".join(v for v in ("end of a residual branch" if branches else "", why) if v)
+        shared = [
+            f"{other.name}: {np.mean([f.second for f in after[m]]):.3g}"
+            for m, other in enumerate(traced.products)
+            if m in after and product.kernel[0] in other.kernel and other.name != product.name
+        ]
+        used = f"set for its first use; second moment at {', '.join(shared)}" if shared else ""
+        why = "; ".join(v for v in ("end of a residual branch" if branches else "", used, why) if v)
     place = traced.traced.plan.places[product.place]
     known = {"kernel": "kernel_init", "embedding": "embedding_init"}
     kind = "Embed" if name == "embedding" else place.kind

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from jaxinit.adapt import analyze, calibrate
+from jaxinit.adapt import _analytic_algebra, analyze, calibrate
 from jaxinit.adapt._analytic import inputs_of
 from jaxinit.adapt._analytic_algebra import extreme, multiply, over, summed
 from jaxinit.adapt._analytic_fields import combine, covariance
 from jaxinit.adapt._analytic_measure import sample
-from jaxinit.adapt._analytic_order import largest, log_sum_exp, softmax_square
+from jaxinit.adapt._analytic_order import largest, log_sum_exp, softmax_pair, softmax_square
 from jaxinit.adapt._analytic_pointwise import IDENTITY, Applied, apply, settle
 from jaxinit.adapt._analytic_pooling import Pooled
 from jaxinit.adapt._analytic_rules import equation
@@ -117,6 +117,38 @@ def test_order_statistics_and_softmax() -> None:
     for variance in (0.3, 4.0):  # of two: the square of a logistic function of their difference
         logistic = lambda z, v=variance: (1 + math.exp(-math.sqrt(2 * v) * z)) ** -2 * stats.norm.pdf(z)  # noqa: E731
         assert softmax_square(2, variance) == pytest.approx(integrate.quad(logistic, -9, 9)[0], rel=1e-4)
+        both = [
+            integrate.quad(lambda z, s=math.sqrt(2 * (variance - c)): (  # noqa: B008
+                stats.logistic.cdf(s * z) * stats.logistic.sf(s * z) * stats.norm.pdf(z)), -9, 9)[0]
+            for c in (-0.01, 0.01)
+        ]  # fmt: skip
+        assert softmax_pair(2, variance) == pytest.approx((both[1] - both[0]) / 0.02, rel=1e-3)
+
+
+def test_attention_goes_to_keys_that_are_alike(monkeypatch: Any) -> None:
+    """By NumPy, of many draws; the fewer units, the more unequally alike the keys."""
+    x, heads, draws = RNG.normal(size=(4, 12, 32)).astype("f4"), 4, 400
+
+    class Attention(nn.Module):
+        @nn.compact
+        def __call__(self, x: Any) -> Any:
+            return nn.MultiHeadDotProductAttention(
+                heads, name="att", kernel_init=nn.initializers.normal(32**-0.5)
+            )(x)
+
+    found = []
+    for _ in range(draws):
+        w = RNG.normal(size=(4, 32, 32)) / math.sqrt(32)
+        q, k, v = ((x @ each).reshape(4, 12, heads, 8) for each in w[:3])
+        a = np.exp(np.einsum("bihd,bjhd->bhij", q, k) / math.sqrt(8))
+        z = np.einsum("bhij,bjhd->bihd", a / a.sum(axis=-1, keepdims=True), v).reshape(4, 12, 32) @ w[3]
+        found.append(np.square(z).mean())
+    mean, error = np.mean(found), np.std(found) / math.sqrt(draws)
+    expected = analyze(Attention(), x).second_moment.mean[-1, 0]
+    assert abs(mean / expected - 1) <= 5 * error / expected + 0.05
+    monkeypatch.setattr(_analytic_algebra, "softmax_pair", lambda n, variance: 0.0)  # twin: all equally alike
+    blind = analyze(Attention(), x).second_moment.mean[-1, 0]
+    assert not abs(mean / blind - 1) <= 5 * error / blind + 0.05
 
 
 class Everything(nn.Module):

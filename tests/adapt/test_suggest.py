@@ -85,6 +85,22 @@ def test_embeddings_and_other_parameters() -> None:
     assert found["experts"].line == "experts: ji.normal(0.25)"
 
 
+def test_a_tied_embedding_is_set_for_its_first_use() -> None:
+    """As `calibrate` does: one answer."""
+
+    class Tied(nn.Module):
+        @nn.compact
+        def __call__(self, tokens: Any) -> Any:
+            embed = nn.Embed(20, 16, name="embed")
+            return embed.attend(nn.LayerNorm(name="ln")(embed(tokens)))
+
+    tokens = np.arange(40).reshape(4, 10) % 20
+    found = suggest(Tied(), tokens)["embed/embedding"]
+    params, record = ji.calibrate(Tied(), tokens, jax.random.key(0), method="analytic")
+    assert found.stddev == pytest.approx(float(jnp.std(params["embed"]["embedding"])), rel=0.01)
+    assert "output: 16" in found.why and record["output"].status == "shared"
+
+
 def test_the_record_saves_and_shows_itself(suggestion: Suggestion, tmp_path: Any) -> None:
     again = load(suggestion.save(tmp_path / "s.npz"))
     assert str(again) == str(suggestion) and len(again.rows()) == len(suggestion)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import math
 import operator
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -13,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 __all__ = [
-    "bad", "choice", "flag", "integer", "is_concrete", "named", "nearest", "number", "reals", "require_threefry",
-    "seeds", "shape", "wrong_type",
+    "bad", "choice", "flag", "integer", "is_concrete", "named", "nearest", "number", "path", "reals",
+    "require_threefry", "seeds", "shape", "wrong_type",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -93,6 +95,8 @@ def number(
         x = float(value)
     except (TypeError, ValueError):
         raise wrong_type(where, argument, "a real number", value, way_out) from None
+    except OverflowError:  # an integer beyond all floats
+        x = math.inf
     rules = []
     ok = math.isfinite(x)
     for bound, holds, words in (
@@ -168,7 +172,7 @@ def integer(where: str, argument: str, value: Any, *, at_least: int | None = Non
 def shape(where: str, argument: str, value: Any) -> tuple[int, ...]:
     """A shape as a tuple of Python ints: Flax passes lists and np.int64 too."""
     try:
-        if isinstance(value, (bytes, set, frozenset, Mapping)):
+        if isinstance(value, (str, bytes, set, frozenset, Mapping)):
             raise TypeError
         dims = tuple(operator.index(d) for d in value)
     except TypeError:
@@ -176,6 +180,13 @@ def shape(where: str, argument: str, value: Any) -> tuple[int, ...]:
     if any(d < 0 for d in dims):
         raise bad(where, argument, "a sequence of integers of at least 0", value)
     return dims
+
+
+def path(where: str, argument: str, value: Any) -> Path:
+    """A path, `~` expanded."""
+    if not isinstance(value, (str, os.PathLike)) or value == "":
+        raise wrong_type(where, argument, "a path, as a string or a pathlib.Path", value)
+    return Path(value).expanduser()
 
 
 def seeds(where: str, argument: str, value: Any) -> np.ndarray:

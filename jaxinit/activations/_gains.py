@@ -8,6 +8,7 @@ from typing import Any
 from jaxinit._core import checks
 from jaxinit.activations._catalogue import resolve
 from jaxinit.activations._moments import moments
+from jaxinit.activations._panels import jumps
 
 
 def gain(activation: Any, mode: str = "forward") -> float:
@@ -48,7 +49,8 @@ def gain(activation: Any, mode: str = "forward") -> float:
     second = m.second if mode == "forward" else m.slope_second
     if not math.isfinite(second) or second <= 0.0:
         what = "E[phi(z)^2]" if mode == "forward" else "E[phi'(z)^2]"
-        hint = "phi jumps, so that its gradient has no finite variance." if math.isinf(second) else ""
+        torn = mode == "backward" and jumps(activation)
+        hint = "phi jumps, so that its gradient has no finite variance." if torn else ""
         raise checks.bad(
             "gain", "activation", f"such that 0 < {what} < inf (here {second})", activation, hint
         )
@@ -87,7 +89,11 @@ def torch_gain(name: str, param: float | None = None) -> float:
         (1.6666666666666667, 1.3867504905630728)
     """
     if name == "leaky_relu":
-        slope = 0.01 if param is None else checks.number("torch_gain", "param", param)
+        slope = (
+            0.01
+            if param is None
+            else checks.number("torch_gain", "param", param, at_least=-1e150, at_most=1e150)
+        )
         return math.sqrt(2.0 / (1 + slope**2))
     if not isinstance(name, str) or name not in _TORCH:
         known = [*_TORCH, "leaky_relu"]

@@ -16,6 +16,8 @@ from jaxinit.activations._panels import jumps
 from jaxinit.activations._quadrature import gaussian_rule, panel_edges
 
 _FINE, _COARSE = 20, 14
+_TINY = 1e-290  # below it float64 loses digits
+_END = 9.5  # standard deviations; the rule reaches 10
 
 
 class Moments(NamedTuple):
@@ -42,7 +44,7 @@ class Moments(NamedTuple):
 
 
 def _integrals(activation: Activation, q: float, order: int) -> np.ndarray:
-    """Sums of the integrands (row 0) and of their magnitudes (row 1)."""
+    """Sums of the integrands (row 0), of their magnitudes (1), and of those at the ends of the rule (2)."""
     scale = math.sqrt(q)
     z, w = gaussian_rule(panel_edges(activation, scale), scale, order)
     phi, slope = evaluate(activation, scale * z)
@@ -57,15 +59,26 @@ def _integrals(activation: Activation, q: float, order: int) -> np.ndarray:
                 slope * slope * (z * z - 1.0) / (2.0 * q),
             ]
         )
-        return np.stack([terms @ w, np.abs(terms) @ w])
+        sizes = np.abs(terms)
+        return np.stack([terms @ w, sizes @ w, sizes @ np.where(np.abs(z) > _END, w, 0.0)])
 
 
 @functools.lru_cache(maxsize=4096)
 def _moments(activation: Activation, q: float) -> Moments:
-    fine, size = _integrals(activation, q, _FINE)
-    coarse, _ = _integrals(activation, q, _COARSE)
+    fine, size, end = _integrals(activation, q, _FINE)
+    if np.isnan(fine[:2]).any():
+        raise checks.bad(
+            "moments", "activation", f"finite under N(0, {q:.4g})", activation,
+            "It is nan or infinite at some real numbers; pre-activations take all of them.",
+        )  # fmt: skip
+    coarse = _integrals(activation, q, _COARSE)[0]
     with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.abs(fine - coarse) / np.where(size > 0.0, size, 1.0)
+        unit = np.where(size > _TINY, size, 1.0)
+        error, missed = np.abs(fine - coarse) / unit, end / unit
+    error[np.isnan(error)] = math.inf
+    # No moment where phi is singular, nor where what lies beyond the rule decides; a phi that is 0 up to there has one.
+    seen = size > 1e-10 * np.asarray([math.sqrt(q), q, 1.0, 1.0, 1.0, 1.0 / q])
+    fine[(error > 0.5) | ((missed > 0.01) & seen)] = math.inf
     if torn := jumps(activation):
         k, below, above = np.asarray(torn).T
         density = np.exp(-0.5 * k * k / q) / math.sqrt(2.0 * math.pi * q)
@@ -88,7 +101,11 @@ def moments(activation: Any, q: float = 1.0) -> Moments:
 
     Returns:
         `Moments`: floats, accurate to about 1e-13 relative for catalogued activations, with an error
-        estimate.
+        estimate; inf where phi is singular, or grows so fast that values beyond 10 standard deviations rule the
+        moment.
+
+    Raises:
+        ValueError: phi is nan or infinite at real numbers.
 
     Example:
         >>> from jaxinit.activations import moments

@@ -75,7 +75,7 @@ class Store:
     every = 15.0
 
     def __init__(self, path: str | os.PathLike[str] | None, outcomes: Outcomes) -> None:
-        self.path = None if path is None else Path(path).expanduser()
+        self.path = None if path is None else checks.path("compare", "resume", path)
         self.outcomes = outcomes
         self.written = time.monotonic()
         self.state: tuple[list[Run], int, Any] | None = None

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxinit._core import compiling, scaled
+from jaxinit._core import checks, compiling, scaled
 from jaxinit._core.threefry import NAME, fold_in
 from jaxinit.ensemble._chunk import counted
 from jaxinit.ensemble._devices import AXIS
@@ -19,6 +19,10 @@ from jaxinit.ensemble._devices import AXIS
 
 def keys_of(seeds: Any, root: Any) -> jax.Array:
     """The keys that name the networks: seed i is fold_in(root key, i), whatever chunk or device it runs on."""
+    if not isinstance(seeds, jax.Array):
+        seeds = checks.seeds("keys_of", "seeds", seeds)
+    if not isinstance(root, jax.Array):
+        root = checks.integer("keys_of", "root", root)
     return jax.vmap(lambda i: _key(i, root))(jnp.asarray(seeds, jnp.uint32))
 
 

@@ -74,7 +74,7 @@ class Folder:
     """The folder of a run, as a context; from `open` to its end it is locked against other runs."""
 
     def __init__(self, where: str, path: str | os.PathLike[str], configuration: dict[str, Any]) -> None:
-        self.where, self.path = where, Path(path).expanduser()
+        self.where, self.path = where, checks.path(where, "resume", path)
         if self.path.exists() and not self.path.is_dir():
             raise checks.bad(where, "resume", "a folder", str(self.path))
         self.configuration: dict[str, Any] = json.loads(json.dumps(configuration, default=str))

@@ -44,6 +44,7 @@ def batch_size(
     """
     numbers = checks.integer(where, "numbers", numbers, at_least=1)
     kept = checks.integer(where, "kept", kept, at_least=0)
+    weights = checks.flag(where, "weights", weights)
     device = Devices.of(where, devices).every[0]
     if device.platform == "cpu":
         return 1 if weights else max(1, min(_CPU_NUMBERS // numbers, _CPU_BYTES // max(kept, 1), _CPU_MOST))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxinit._core import checks
 from jaxinit._core.scaled import exponent_of, pow2
@@ -37,7 +38,7 @@ def gradient_norm(x: jax.Array, d: jax.Array) -> jax.Array:
         below the rounding of its largest terms is lost: 3e-4 of sum_a |x_a| |d_a| in float32, where the terms cancel.
 
     Raises:
-        ValueError: leading axes that differ.
+        ValueError, TypeError: leading axes that differ, or what is no array of real floating-point numbers.
 
     Example:
         >>> import jax, jaxinit as ji
@@ -45,10 +46,14 @@ def gradient_norm(x: jax.Array, d: jax.Array) -> jax.Array:
         >>> print(f"{ji.implicit.gradient_norm(x, d):.4g}")  # of a matrix of 4 TB
         2e-24
     """
+    where = "implicit.gradient_norm"
+    for name, v in (("x", x), ("d", d)):
+        if not isinstance(v, (jax.Array, np.ndarray)) or not jnp.issubdtype(v.dtype, jnp.floating):
+            raise checks.wrong_type(where, name, "an array of real floating-point numbers", v)
     x, d = jnp.asarray(x), jnp.asarray(d)
     if x.ndim < 1 or d.ndim < 1 or x.shape[:-1] != d.shape[:-1]:
         axes = ", ".join([*map(str, x.shape[:-1]), "n_out"])
-        raise checks.bad("implicit.gradient_norm", "d", f"of shape ({axes}), as x", d.shape)
+        raise checks.bad(where, "d", f"of shape ({axes}), as x", d.shape)
     dtype = jnp.float64 if jnp.float64 in (x.dtype, d.dtype) else jnp.float32
     (x, from_x), (d, from_d) = (_leveled(v.reshape((-1, v.shape[-1])).astype(dtype)) for v in (x, d))
     return jnp.ldexp(jnp.sqrt(squared(x, d)), from_x + from_d)

@@ -84,10 +84,15 @@ def _read_dtype(where: str, dtype: Any, any_number: bool) -> np.dtype:
     wide = jnp.result_type(float)
     if dtype is None:
         return np.dtype(wide)
+    rule = "a dtype such as jnp.float32"
+    if isinstance(dtype, (jax.Array, np.ndarray, list, tuple, dict)):
+        raise checks.wrong_type(where, "dtype", rule, dtype)
     try:
         found = jnp.dtype(dtype)
     except TypeError:
-        raise checks.wrong_type(where, "dtype", "a dtype such as jnp.float32", dtype) from None
+        raise checks.wrong_type(where, "dtype", rule, dtype) from None
+    if not (jnp.issubdtype(found, jnp.number) or found == np.bool_):
+        raise checks.wrong_type(where, "dtype", rule, dtype)
     if not jnp.issubdtype(found, jnp.inexact) and not any_number:
         raise checks.wrong_type(
             where, "dtype", "a real or complex floating-point dtype", found.name,
@@ -121,16 +126,22 @@ def _read_key(where: str, key: Any) -> Any:
     return key
 
 
-def _check_narrow(where: str, dtype: np.dtype, law: Law | None) -> None:
-    """Refuse 8-bit and narrower floats that cannot hold the law: draws would round to zero, or overflow."""
-    if not jnp.issubdtype(dtype, jnp.floating) or jnp.finfo(dtype).bits > 8:
-        return
+def _check_range(where: str, dtype: np.dtype, law: Law | None) -> None:
+    """Refuse floats that cannot hold the law: draws would overflow, or (8 bits and narrower) round to zero."""
     info = jnp.finfo(dtype)
-    if float(info.min) >= 0:
+    narrow = jnp.issubdtype(dtype, jnp.floating) and info.bits <= 8
+    if narrow and float(info.min) >= 0:
         raise checks.bad(where, "dtype", "a dtype with a sign", dtype.name, "Draw in bfloat16 and quantize.")
-    if law is None or not is_concrete(law.stddev) or law.kind == "constant":
+    if law is None or not is_concrete(law.stddev, law.mean) or law.kind == "constant":
         return
     step, largest, sd = float(info.smallest_subnormal), float(info.max), float(law.stddev)
+    if not narrow:
+        if sd + abs(float(law.mean)) > largest:
+            raise checks.bad(
+                where, "dtype", f"able to hold entries of {sd + abs(float(law.mean)):.3g} (at most {largest:.3g})",
+                dtype.name, "Take smaller ones, or a wider dtype.",
+            )  # fmt: skip
+        return
     if sd < step or 6 * sd + abs(float(law.mean)) > largest:
         raise checks.bad(
             where, "dtype", f"able to hold a spread of {sd:.3g} ({step:.3g} to {largest / 6:.3g})",
@@ -200,7 +211,7 @@ class Initializer:
         else:
             self._check_shape(dims)
             if not self.any_dtype:
-                _check_narrow(where, kind, self.law(dims))
+                _check_range(where, kind, self.law(dims))
             make = lambda k: self._sample(k, dims, kind, 1.0)  # noqa: E731
         if self.needs_key:
             key = _read_key(where, key)

@@ -74,7 +74,14 @@ def as_scalar(x: Any, work: np.dtype) -> Any:
     real = np.dtype(work.type(0).real.dtype)
     if isinstance(x, jax.core.Tracer):
         return jnp.asarray(x, real)
-    return real.type(np.asarray(x))
+    with np.errstate(over="ignore"):
+        found = real.type(np.asarray(x))
+    if np.isinf(found) and np.isfinite(x):
+        raise ValueError(
+            f"an initializer's numbers must be within the range of {real} (at most {np.finfo(real).max:.3g}), got "
+            f"{x!r}. Take a smaller one, or a wider dtype."
+        )
+    return found
 
 
 def product(a: Any, b: Any) -> Any:

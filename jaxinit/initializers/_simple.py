@@ -38,6 +38,8 @@ class Constant(Initializer):
 
     def _sample(self, key: Any, shape: tuple[int, ...], dtype: np.dtype, factor: Any) -> jax.Array:
         value = self.value
+        if jnp.iscomplexobj(value) and not jnp.issubdtype(dtype, jnp.complexfloating):
+            raise checks.wrong_type("constant", "dtype", f"complex, to hold {value!r}", dtype.name)
         if not jnp.issubdtype(dtype, jnp.inexact):
             if is_concrete(value, factor):
                 asked = np.asarray(value) * np.asarray(factor)

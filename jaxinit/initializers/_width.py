@@ -49,8 +49,9 @@ class Mup(Wrapper):
             power = (
                 0.0 if self.multiplier else 1.0
             )  # readout: variance 1 / fan_in^2, or 1 with 1/width in the model
-        target = _entry_stddev(base_law, self.base_shape) * m_in**-power
-        return target / _entry_stddev(law, shape)
+        if law.kind == "constant":  # the same at every width, zeros above all
+            return m_in**-power
+        return _entry_stddev(base_law, self.base_shape) * m_in**-power / _entry_stddev(law, shape)
 
     def law(self, shape: Sequence[int]) -> Law | None:
         return scaled_law(self.init.law(shape), self._factor(tuple(shape)))

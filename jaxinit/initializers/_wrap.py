@@ -29,7 +29,11 @@ class Foreign(Initializer):
         return None
 
     def _sample(self, key: Any, shape: tuple[int, ...], dtype: np.dtype, factor: Any) -> jax.Array:
-        return times(jnp.asarray(self.fn(key, shape, working_dtype(dtype))), factor).astype(dtype)
+        drawn = jnp.asarray(self.fn(key, shape, working_dtype(dtype)))
+        if drawn.shape != shape:
+            rule = f"a function that returns the shape it is asked for, {shape}"
+            raise checks.bad("get", "spec", rule, self.fn, f"It returned {drawn.shape}.")
+        return times(drawn.astype(working_dtype(dtype)), factor).astype(dtype)
 
     def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         return "get", (self.fn,), {}

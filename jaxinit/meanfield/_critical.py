@@ -13,7 +13,7 @@ from jaxinit.activations import Activation, moments
 from jaxinit.activations._catalogue import resolve
 from jaxinit.activations._panels import jumps
 from jaxinit.meanfield._fixed_point import _bracketed, _homogeneity, depth_scale, scan
-from jaxinit.meanfield._maps import slope_second_moment
+from jaxinit.meanfield._maps import slope_second_moment, variances
 
 
 @record
@@ -111,7 +111,7 @@ def critical(
             abs(needed[i]) < noise and abs(needed[i + 1]) < noise
         ):
             continue
-        if needed[i] * needed[i + 1] <= 0.0:
+        if np.sign(needed[i]) * np.sign(needed[i + 1]) <= 0.0:
             points.append(
                 _at(activation, _bracketed(lambda v: (_needed(activation, v) - sb2, math.nan), lo, hi), sb2)
             )
@@ -135,7 +135,7 @@ def critical_line(activation: Any, bias_variances: Any) -> np.ndarray:
     """
     where = "critical_line"
     activation = resolve(where, activation)
-    values = np.atleast_1d(np.asarray(checks.reals(where, "bias_variances", bias_variances), np.float64))
+    values = variances(where, "bias_variances", bias_variances)
     out = np.full(values.shape, np.nan)
     for i, value in enumerate(values.tolist()):
         stable = [p for p in critical(activation, value) if p.stable]

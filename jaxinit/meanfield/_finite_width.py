@@ -222,6 +222,8 @@ def _figures(walk: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
 def _layer(n: int, variance: float, below: float, above: float) -> tuple[float, float, float, float, float]:
     """(log E X, log E X^2 / E[X]^2, E log X, Var log X given X > 0, P(X = 0)) of one layer."""
     below, above = abs(below), abs(above)
+    if below == above == 0.0:
+        return -np.inf, 0.0, -np.inf, 0.0, 1.0
     first, second = (moment(p, n, variance, below, above) for p in (1, 2))
     return (
         float(np.log(first)), float(np.log(second / first**2)),

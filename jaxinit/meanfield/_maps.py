@@ -246,9 +246,11 @@ def combine(difference: Any, ea: Any, eb: Any, weight_variance: Any, bias_varian
 def next_epsilon(
     activation: Activation, epsilon: float, qa: float, qb: float, weight_variance: float, bias_variance: float
 ) -> float:
-    """The map of 1 - c, on the host; nan where a length is 0 after the layer."""
+    """The map of 1 - c, on the host; nan where a length is 0 or infinite after the layer."""
     ea, eb = second_moment(activation, qa), second_moment(activation, qb)
     if weight_variance * ea + bias_variance <= 0.0 or weight_variance * eb + bias_variance <= 0.0:
+        return math.nan
+    if not (math.isfinite(ea) and math.isfinite(eb)):
         return math.nan
     if qa == 0.0 or qb == 0.0 or ea == 0.0 or eb == 0.0:
         difference = 0.0 if ea > 0.0 and eb > 0.0 else 1.0
@@ -273,7 +275,8 @@ def _at_zero(activation: Activation) -> tuple[float, float]:
     from jaxinit.activations._host import evaluate
 
     phi, slope = evaluate(activation, np.asarray([0.0, -1e-150, 1e-150]))
-    return float(phi[0]), 0.5 * float(slope[1] ** 2 + slope[2] ** 2)
+    with np.errstate(over="ignore"):
+        return float(phi[0]), 0.5 * float(slope[1] ** 2 + slope[2] ** 2)
 
 
 def second_moment(activation: Activation, q: float) -> float:
@@ -294,6 +297,16 @@ def value_at_zero(activation: Activation) -> float:
 def _read(where: str, **values: Any) -> tuple[Any, ...]:
     """Variances: floats, or arrays, of at least 0."""
     return tuple(checks.reals(where, name, value, at_least=0.0) for name, value in values.items())
+
+
+def variances(where: str, name: str, values: Any) -> np.ndarray:
+    """Finite variances of at least 0 along an axis, 1-D, from one of them or several."""
+    array = np.atleast_1d(np.asarray(checks.reals(where, name, values), np.float64))
+    if array.ndim != 1 or array.size == 0:
+        raise checks.bad(where, name, "a 1-D sequence of variances", np.shape(values))
+    if not (good := np.isfinite(array) & (array >= 0.0)).all():
+        raise checks.bad(where, name, "finite and at least 0", array[~good][:3].tolist())
+    return array
 
 
 def _both_lengths(where: str, q: Any) -> tuple[Any, Any]:
@@ -361,6 +374,8 @@ def _traced_pair(activation: Activation, qa: jax.Array, qb: jax.Array, epsilon: 
     )
     phi_u, slope_u = activation.value_and_derivative(u)
     phi_v, slope_v = activation.value_and_derivative(v)
-    ra, rb = jnp.sqrt(_second(activation, qa)), jnp.sqrt(_second(activation, qb))
+    ra, rb = (
+        jnp.sqrt(jnp.where(r > 0.0, r, 1.0)) for r in (_second(activation, qa), _second(activation, qb))
+    )
     difference = 0.5 * jnp.sum(w * jnp.square(phi_u / ra - phi_v / rb))
     return jnp.sum(w * phi_u * phi_v), difference, jnp.sum(w * slope_u * slope_v)

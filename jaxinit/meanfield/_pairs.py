@@ -143,13 +143,14 @@ def pair(activation: Activation, qa: float, qb: float, epsilon: float) -> Pair:
     phi_u, slope_u = evaluate(activation, u)
     phi_v, slope_v = evaluate(activation, v)
     ra, rb = (math.sqrt(moments(activation, q).second) for q in (qa, qb))
-    product = float(np.sum(w * phi_u * phi_v))
-    slope_product = float(np.sum(w * slope_u * slope_v))
-    if jumps(activation):
-        slope_product = math.nan
-    if ra == 0.0 or rb == 0.0:
-        return Pair(product, math.nan, slope_product)
-    difference = 0.5 * float(np.sum(w * np.square(phi_u / ra - phi_v / rb)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        product = float(np.sum(w * phi_u * phi_v))
+        slope_product = float(np.sum(w * slope_u * slope_v))
+        if jumps(activation):
+            slope_product = math.nan
+        if ra == 0.0 or rb == 0.0:
+            return Pair(product, math.nan, slope_product)
+        difference = 0.5 * float(np.sum(w * np.square(phi_u / ra - phi_v / rb)))
     if qa == qb and epsilon * qa < 1e-5 * _finest(activation, qa) ** 2 and not jumps(activation):
         difference = _near(activation, qa, epsilon) / ra**2
     return Pair(product, difference, slope_product)

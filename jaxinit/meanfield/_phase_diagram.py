@@ -15,7 +15,7 @@ from jaxinit.activations._catalogue import resolve
 from jaxinit.activations._host import float64
 from jaxinit.activations._panels import jumps
 from jaxinit.meanfield._fixed_point import _CRITICAL, _homogeneity, scan
-from jaxinit.meanfield._maps import second_moment, slope_second_moment
+from jaxinit.meanfield._maps import second_moment, slope_second_moment, variances
 from jaxinit.meanfield._solvers import brackets, length_table, solve_correlation, solve_length
 from jaxinit.meanfield._table import Table, at_length, length_tails, lengths, pair_tail, ratio, table
 from jaxinit.records import provenance
@@ -58,8 +58,8 @@ def phase_diagram(
     activation = resolve(where, activation)
     if jumps(activation):
         raise checks.bad(where, "activation", "continuous", activation, "Where phi jumps, chi_1 is infinite.")
-    sw2 = _axis(where, "weight_variances", weight_variances)
-    sb2 = _axis(where, "bias_variances", bias_variances)
+    sw2 = variances(where, "weight_variances", weight_variances)
+    sb2 = variances(where, "bias_variances", bias_variances)
     q0 = float(checks.number(where, "q0", q0, above=0.0))
     w, b = (v.ravel() for v in np.meshgrid(sw2, sb2, indexing="ij"))
     if _homogeneity(activation) is None:
@@ -86,15 +86,6 @@ def phase_diagram(
         activation.name, sw2, sb2, **shaped, critical_weight_variance=line[0], critical_bias_variance=line[1],
         config={"activation": repr(activation), "q0": q0}, provenance=provenance(),
     )  # fmt: skip
-
-
-def _axis(where: str, name: str, values: Any) -> np.ndarray:
-    array = np.atleast_1d(np.asarray(checks.reals(where, name, values), np.float64))
-    if array.ndim != 1 or array.size == 0:
-        raise checks.bad(where, name, "a 1-D sequence of variances", np.shape(values))
-    if not (np.isfinite(array) & (array >= 0.0)).all():
-        raise checks.bad(where, name, "finite and at least 0", array[~(array >= 0.0)][:3].tolist())
-    return array
 
 
 def _homogeneous(
@@ -175,12 +166,14 @@ def _solve_correlations(activation: Activation, w: np.ndarray, at: _Lengths) -> 
     defined = np.isfinite(at.q) & (at.q > 0.0)
     # In the ordered phase c* = 1 exactly, unless the error of chi_1 leaves the phase open.
     sure = np.where(defined & (np.abs(at.chi_1 - 1.0) <= at.chi_1_error), np.inf, 0.0)
+    with np.errstate(divide="ignore"):
+        steepness = np.maximum(np.abs(np.log(at.chi_1)), 1e-300)
     out = _Correlations(
         np.where(defined, 0.0, np.nan),
         np.where(defined, at.chi_1, np.nan),
         np.where(defined, sure, np.nan),
-        np.where(defined, np.maximum(sure, at.chi_1_error / np.maximum(np.abs(np.log(at.chi_1)), 1e-300)), np.nan),
-    )  # fmt: skip
+        np.where(defined, np.maximum(sure, at.chi_1_error / steepness), np.nan),
+    )
     chaotic = np.flatnonzero(defined & (at.chi_1 > 1.0 + 1e-12))
     if chaotic.size:
         held = table(activation, float(at.q[chaotic].min()), float(at.q[chaotic].max()))
@@ -225,7 +218,7 @@ def _line(activation: Activation, sw2: np.ndarray, sb2: np.ndarray) -> tuple[np.
     grid = scan(activation)
     homogeneous = _homogeneity(activation)
     if homogeneous is not None:
-        return np.asarray([1.0 / homogeneous]), np.zeros(1)
+        return (np.asarray([1.0 / homogeneous]), np.zeros(1)) if homogeneous else (np.zeros(0), np.zeros(0))
     q = np.exp(np.linspace(math.log(1e-8), math.log(min(1e6, float(grid.q[-1]))), 800))
     held = length_table(activation)
     with float64():

@@ -62,8 +62,9 @@ def _length_panel(activation: Activation, panel: int) -> np.ndarray:
     nodes, project = _chebyshev(_NODES_Q)
     q = np.exp(_WIDTH * (panel + 0.5 * (nodes + 1.0)))
     found = [moments(activation, v) for v in q.tolist()]
-    second, slope, mean = np.asarray([(m.second, m.slope_second, m.mean) for m in found]).T @ project.T
-    return np.stack([second, _derivative(_NODES_Q) @ second, slope, mean])
+    with np.errstate(invalid="ignore"):  # moments that are inf make a panel of nan
+        second, slope, mean = np.asarray([(m.second, m.slope_second, m.mean) for m in found]).T @ project.T
+        return np.stack([second, _derivative(_NODES_Q) @ second, slope, mean])
 
 
 @functools.lru_cache(maxsize=512)

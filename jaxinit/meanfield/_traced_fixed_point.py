@@ -41,7 +41,7 @@ def fixed_point_q(
         activation (about a second).
 
     Raises:
-        ValueError: phi jumps.
+        ValueError, TypeError: phi jumps, or a variance is no number of at least 0 (in arrays nan passes, as nan).
 
     Example:
         >>> import jax
@@ -55,6 +55,8 @@ def fixed_point_q(
     if jumps(activation):
         raise checks.bad(where, "activation", "continuous", activation, "Where phi jumps, use fixed_point.")
     q0 = float(checks.number(where, "q0", q0, above=0.0))
+    weight_variance = checks.reals(where, "weight_variance", weight_variance, at_least=0.0)
+    bias_variance = checks.reals(where, "bias_variance", bias_variance, at_least=0.0)
     dtype = jnp.result_type(weight_variance, bias_variance, float)
     sw2, sb2 = (jnp.asarray(v, dtype=dtype) for v in (weight_variance, bias_variance))
     shape = jnp.broadcast_shapes(sw2.shape, sb2.shape)
@@ -105,6 +107,9 @@ def fixed_point_one_minus_c(
     low, high = (float(checks.number(where, "lengths_between", v, above=0.0)) for v in lengths_between)
     if not low < high:
         raise checks.bad(where, "lengths_between", "(low, high) with low < high", lengths_between)
+    weight_variance = checks.reals(where, "weight_variance", weight_variance, at_least=0.0)
+    bias_variance = checks.reals(where, "bias_variance", bias_variance, at_least=0.0)
+    q0 = float(checks.number(where, "q0", q0, above=0.0))
     q = fixed_point_q(activation, weight_variance, bias_variance, q0=q0)
     shape = q.shape
     sw2 = jnp.broadcast_to(jnp.asarray(weight_variance, q.dtype), shape).reshape(-1)

@@ -31,6 +31,7 @@ def finite_width(record: Any, *, theme: str = "light") -> Figure:
         >>> [ax.get_title() for ax in finite_width(law).axes]
         ['Signal: second moment', 'Gradient: second moment']
     """
+    _style.require("finite_width", record, "FiniteWidth")
     sites = tuple(str(n + 1) for n in range(len(record.mean)))
     x = np.arange(1.0, len(sites) + 1)
     figure, panels = _style.new_figure(1, 2, theme=theme)

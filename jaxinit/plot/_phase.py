@@ -63,6 +63,7 @@ def phase_diagram(record: PhaseDiagram, *, theme: str = "light") -> Figure:
         >>> [ax.get_title() for ax in plot.phase_diagram(record).axes[:2]]
         ['growth of gradients a layer, log₁₀ χ₁', 'depth scale of correlations, log₁₀ ξ_c (layers)']
     """
+    _style.require("phase_diagram", record, "PhaseDiagram")
     figure, (left, right) = _style.new_figure(1, 2, size=(10.8, 4.4), theme=theme)
     with np.errstate(divide="ignore", invalid="ignore"):
         growth = np.log10(record.chi_1)

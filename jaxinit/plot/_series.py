@@ -130,6 +130,7 @@ def series(
     if name is None:
         return None
     stat = record[name]
+    chosen = None if chosen is None else checks.integer("plot", "input", chosen)
     if chosen is not None and stat.mean.ndim == 2 and not 0 <= chosen < stat.shape[1]:
         what = STATISTICS[name][1][1]
         raise checks.bad("plot", "input", f"None or an index of one of the {stat.shape[1]} {what}s", chosen)

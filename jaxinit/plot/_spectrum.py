@@ -32,6 +32,7 @@ def spectrum(record: Spectrum, *, theme: str = "light") -> Figure:
         >>> figure.axes[0].get_xlabel()
         'log₁₀ λ,  λ = squared singular value'
     """
+    _style.require("spectrum", record, "Spectrum")
     lines: Any = _style.matplotlib().lines
     figure, (ax,) = _style.new_figure(size=(6.2, 4.4), theme=theme)
     look = _style.look(0, theme)

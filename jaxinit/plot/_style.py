@@ -72,6 +72,10 @@ Colours = Mapping[str, int] | None
 
 def numbers(labels: Iterable[str], colours: Colours = None) -> dict[str, int]:
     """The number of each label's look: the one given, else the least that is free."""
+    if not isinstance(colours, (Mapping, type(None))):
+        raise checks.wrong_type(
+            "plot", "colours", "a dict from labels to numbers of colours, or None", colours
+        )
     labels, known = list(labels), dict(colours or {})
     free = (n for n in itertools.count() if n not in known.values())
     return {label: known[label] if label in known else next(free) for label in labels}
@@ -168,8 +172,23 @@ def legend(
     return box
 
 
+def require(where: str, record: Any, kind: str) -> None:
+    """Raises for what is no record of this kind, a class by name."""
+    if type(record).__name__ != kind:
+        raise checks.wrong_type(where, "record", f"a {kind}", record, "`figure` draws a record of any kind.")
+
+
+def require_figure(where: str, figure: Any) -> None:
+    """Raises for what is no figure of matplotlib."""
+    if not hasattr(figure, "savefig"):
+        raise checks.wrong_type(
+            where, "figure", "a matplotlib Figure", figure, "Make one with `figure(record)`."
+        )
+
+
 def png(figure: Figure, dpi: int = 160) -> bytes:
     """The figure as PNG bytes."""
+    require_figure("png", figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
     return buffer.getvalue()
@@ -187,7 +206,8 @@ def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 160) -> Path:
         >>> save(figure, pathlib.Path(tempfile.mkdtemp()) / "empty.png").name
         'empty.png'
     """
-    target = Path(path)
+    target = checks.path("save", "path", path)
+    require_figure("save", figure)
     kinds = figure.canvas.get_supported_filetypes()
     kind = target.suffix.lower().lstrip(".")
     if kind not in kinds:

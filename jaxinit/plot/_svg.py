@@ -8,7 +8,7 @@ import io
 import re
 from typing import TYPE_CHECKING
 
-from jaxinit.plot._style import THEMES
+from jaxinit.plot._style import THEMES, require_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,6 +44,7 @@ def svg(figure: Figure, description: str = "") -> str:
         >>> page.startswith("<svg") and 'aria-label="an empty panel"' in page and "currentColor" in page
         True
     """
+    require_figure("svg", figure)
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", facecolor="none", metadata=nothing)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from jaxinit._core import checks
 from jaxinit._core.files import read_arrays, write_arrays
 
 FORMAT = "jaxinit-record"
@@ -91,7 +92,7 @@ def _decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 def write(path: str | os.PathLike[str], value: Any) -> Path:
     """Write a record atomically: a reader sees the old file or the new one, never a part of it."""
-    target = Path(path)
+    target = checks.path("save", "path", path)
     arrays: list[np.ndarray] = []
     header = {"format": FORMAT, "version": VERSION, "content": _encode(value, arrays)}
     text = np.frombuffer(json.dumps(header, allow_nan=False).encode(), dtype=np.uint8)
@@ -105,7 +106,7 @@ def read(path: str | os.PathLike[str]) -> Any:
     Raises FileNotFoundError if there is no file, ValueError if it is foreign, truncated, damaged, or written
     by a newer version.
     """
-    source = Path(path)
+    source = checks.path("load", "path", path)
     if not source.is_file():
         raise FileNotFoundError(
             f"no record at {str(source)!r}: `jaxinit.load(path=...)` must name a saved record."

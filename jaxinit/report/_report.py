@@ -261,6 +261,6 @@ def report(
             _html.section("Run it again", _html.element("pre", _html.text(rerun))) if rerun else "",
         ),
     )
-    target = Path(path)
+    target = checks.path("report", "path", path)
     write_bytes(target, content.encode("utf-8"))
     return target

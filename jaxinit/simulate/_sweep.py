@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -71,6 +70,7 @@ def sweep(
     for name in options:
         if name not in _OPTIONS:
             raise TypeError(f"`sweep(...)` has no argument {name!r}. {checks.nearest(name, _OPTIONS)}")
+    top = None if resume is None else checks.path(where, "resume", resume)
     seed_array = checks.seeds(where, "seeds", seeds)
     choices = [
         constants | dict(zip(axes, point, strict=True))
@@ -83,7 +83,7 @@ def sweep(
     records: list[Propagation] = []
     with ensemble.reporter(progress) as report:
         for i, (network, signal) in enumerate(points):
-            folder = None if resume is None else Path(resume).expanduser() / f"point-{i:05d}"
+            folder = None if top is None else top / f"point-{i:05d}"
 
             def tell(done: int, total: int, before: int = i) -> None:
                 report(before * total + done, len(points) * total)

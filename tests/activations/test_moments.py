@@ -53,6 +53,18 @@ def test_second_moment_against_mpmath(name, q):
     assert m.error < 1e-10
 
 
+def test_moments_that_do_not_exist_are_not_made_up():
+    assert moments(lambda x: jnp.exp(x * x), 0.1).second == pytest.approx(1 / math.sqrt(1 - 0.4), rel=1e-9)
+    assert moments(lambda x: jnp.exp(x * x), 1.0).second == math.inf
+    for phi in (lambda x: jnp.exp(x * x), lambda x: 1 / x):
+        with pytest.raises(ValueError, match=r"inf \(here inf\)"):
+            gain(phi)
+    with pytest.raises(ValueError, match="nan or infinite at some real numbers"):
+        gain(jnp.log)
+    rare = moments("soft_shrink", 0.0027)  # phi is 0 within 9.6 standard deviations
+    assert 0.0 < rare.second < 1e-20
+
+
 def test_the_error_estimate_holds_where_rounding_rules():
     """x - tanh x near 0 is all rounding: E[(x^3 / 3 - 2 x^5 / 15)^2] = (5 / 3) q^3 (1 - 5.6 q)."""
     m = moments("tanh_shrink", 1e-8)

@@ -317,6 +317,8 @@ def test_gradient_norm_is_that_of_the_matrix(shape: tuple[int, int, int, int]) -
     assert ji.implicit.gradient_norm(jnp.ones((2, 3), jnp.bfloat16), jnp.ones((2, 4))).dtype == jnp.float32
     with pytest.raises(ValueError, match=r"of shape \(2, n_out\), as x"):
         ji.implicit.gradient_norm(jnp.ones((2, 3)), jnp.ones((3, 4)))
+    with pytest.raises(TypeError, match="gradient_norm\\(d="):
+        ji.implicit.gradient_norm(jnp.ones((2, 3)), None)
 
 
 def norms(products: Callable, seed: int) -> dict[str, np.ndarray]:

@@ -92,6 +92,24 @@ def test_float8_is_finite_and_right_or_refused(init, dtype):
 # 2. Exact second moments
 
 
+@pytest.mark.parametrize(
+    ("init", "dtype", "words"),
+    [
+        (ji.normal(1e5), jnp.float16, "able to hold entries"),
+        (ji.normal(1e300), jnp.float32, "able to hold entries"),
+        (ji.hadamard(1e300), jnp.float32, "within the range of float32"),
+        (ji.constant(1j), jnp.float32, "complex, to hold 1j"),
+        (ji.zeros(), [], "a dtype such as"),
+        (ji.he_normal(), np.zeros(3), "a dtype such as"),
+        (ji.scaled(lambda key, shape, dtype: 3.0, 2.0), jnp.float32, r"returned \(\)"),
+    ],
+    ids=lambda v: str(v)[:20],
+)
+def test_numbers_and_dtypes_that_do_not_go_together(init, dtype, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        init(jax.random.key(0), (4, 4), dtype)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.complex64], ids=["real", "complex"])
 @pytest.mark.parametrize("distribution", ["truncated_normal", "normal", "uniform"])
 def test_second_moments_are_exact(distribution, dtype):
@@ -561,6 +579,8 @@ def test_mup():
     assert ji.mup(ji.normal(0.1), (64, 10), multiplier=True).law((256, 10)).stddev == pytest.approx(0.1)
     w = ji.mup(ji.normal(0.1), (64, 10))(KEY, (256, 10))
     assert within(float(jnp.mean(w * w)), 0.025**2, 0.025**2 * math.sqrt(2 / 2560))
+    readout = ji.mup("zeros", (64, 10))  # what its authors advise
+    assert readout.law((256, 10)).mean == 0 and not readout(KEY, (256, 10)).any()
     with pytest.raises(ValueError, match="mup"):
         ji.mup(ji.normal(0.1), (3, 3, 8, 8))(KEY, (5, 5, 8, 8))
 

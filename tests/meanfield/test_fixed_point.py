@@ -15,6 +15,8 @@ from jaxinit.meanfield import (
     critical,
     critical_line,
     fixed_point,
+    fixed_point_one_minus_c,
+    fixed_point_q,
     length_map,
     one_minus_correlation_map,
 )
@@ -163,6 +165,12 @@ def test_critical_of_the_relu_family_and_others():
     line = critical_line("tanh", [0.0, 0.05, 0.5])
     assert (np.diff(line) > 0).all()
     assert np.isnan(critical_line("relu", [0.1])).all()
+    for traced in (fixed_point_q, fixed_point_one_minus_c):
+        for bad in (-1.0, math.nan, None, "x"):
+            with pytest.raises((ValueError, TypeError), match="weight_variance"):
+                traced("tanh", bad)
+    with pytest.raises(ValueError, match=r"critical_line\(bias_variances"):
+        critical_line("tanh", [0.1, -1.0])
     with pytest.raises(ValueError, match="exactly one"):
         critical("tanh")
     with pytest.raises(ValueError, match="continuous"):

@@ -150,5 +150,10 @@ def test_what_is_no_record_is_refused():
             plot.depth_profile(nothing)
         with pytest.raises(TypeError, match=r"record"):
             plot.figure(nothing)
+        for draw, kind in ((plot.spectrum, "Spectrum"), (plot.phase_diagram, "PhaseDiagram")):
+            with pytest.raises(TypeError, match=rf"record=...\)` must be a {kind}"):
+                draw(nothing)
+        with pytest.raises(TypeError, match=r"svg\(figure="):
+            plot.svg(nothing)
     with pytest.raises(ValueError, match=r"at least one"):
         plot.depth_profile({})

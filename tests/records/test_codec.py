@@ -89,6 +89,13 @@ def test_newer_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ji.load(path)
 
 
+@pytest.mark.parametrize("nowhere", [None, 3, "", b"x"], ids=repr)
+def test_what_is_no_path_is_refused(nowhere) -> None:
+    for call in (propagation().save, ji.load):
+        with pytest.raises(TypeError, match=r"path=...\)` must be a path"):
+            call(nowhere)
+
+
 def test_what_cannot_be_saved_leaves_the_old_file(tmp_path: Path) -> None:
     path = propagation().save(tmp_path / "run.npz")
     before = path.read_bytes()

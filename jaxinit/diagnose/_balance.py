@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 
 import numpy as np
 
 from jaxinit.diagnose import thresholds as at
-from jaxinit.diagnose._case import BLOCKS, Case, finding, level, most_severe, roles
+from jaxinit.diagnose._case import BLOCKS, Case, finding, level, most_severe, roles, scatter
 from jaxinit.diagnose._certainty import Figure, how_sure, log_mean, more_seeds, trigamma
 from jaxinit.diagnose._gains import behind
 from jaxinit.diagnose._profile import seen_units
@@ -41,13 +42,16 @@ def steps(case: Case) -> list[Finding]:
         at_sites = np.array([case.record.sites.index(site) for site in p.sites])
         length = p.log - drift[at_sites]
         step = np.diff(length)
-        usual, known = _usual(p.sites, length)
+        usual, known = _usual(p.sites, length, _passes(case, at_sites))
         deviation = step - usual
-        scatter = deviation[known] if known.any() else step - np.median(step)
-        scale = max(1.4826 * float(np.median(np.abs(scatter))), 0.1)
         size = np.abs(deviation)
         few, judged = _of_few(seen[at_sites])
-        judged[-1] &= deviation[-1] > 0.0  # a small output is no fault: a head that starts small, or at zero
+        small = deviation[-1] <= 0.0  # a small output is no fault: a head that starts small, or at zero
+        judged[-1] &= not small
+        usual_steps = deviation[known] if known.any() else step - np.median(step)
+        scale = scatter(
+            usual_steps[:-1] if small and known[-1] and len(usual_steps) >= _LEAST - 1 else usual_steps
+        )
         errors = np.hypot(scale, few)
         i = int(np.argmax(np.where(judged, (size - _LN10) / errors, -math.inf)))
         score = float(size[i]) / scale
@@ -112,21 +116,35 @@ def _of_few(seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.sqrt(np.maximum(both - np.median(both), 0.0)), enough
 
 
-def _usual(sites: tuple[str, ...], length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _passes(case: Case, sites: np.ndarray) -> np.ndarray:
+    """For each step from block to block whether the stream passes layers of its own in between (to downsample)."""
+    layout = case.record.layout
+    out = np.zeros(len(sites) - 1, bool)
+    if not layout or not all(layout[i].container for i in sites):
+        return out
+    for n, (a, b) in enumerate(itertools.pairwise(sites)):
+        within = f"{layout[b].module}/"
+        out[n] = any(s.parameters and not s.module.startswith(within) for s in layout[a + 1 : b])
+    return out
+
+
+def _usual(sites: tuple[str, ...], length: np.ndarray, passes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The median step between sites of the same roles in their blocks, of three or more such, else that of all; and
     where that is known.
 
-    What every block does alike is made so: the last layer of each residual branch may start small. Where the stream
-    enters the blocks, or leaves them, no step is known to be usual: any is that leads to a length seen elsewhere.
+    What every block does alike is made so: the last layer of each residual branch may start small. Of other steps in a
+    model of blocks, where the stream enters or leaves them or `passes` other layers between them, none is known to be
+    usual: any is that leads to a length seen elsewhere.
     """
     own, step = roles(sites), np.diff(length)
     pairs = list(itertools.pairwise(own))
     usual, known = np.full(step.shape, np.median(step)), np.ones(step.shape, bool)
+    blocks = any(count >= BLOCKS for count in Counter(own).values())
     for i, pair in enumerate(pairs):
-        alike = np.array([other == pair for other in pairs])
-        if alike.sum() >= BLOCKS:
+        alike = np.array([other == pair for other in pairs]) & ~passes
+        if alike.sum() >= BLOCKS and not passes[i]:
             usual[i] = np.median(step[alike])
-        elif any(own.count(one) >= BLOCKS for one in pair):
+        elif passes[i] or blocks:
             others = np.delete(length, i + 1)
             usual[i] = np.clip(length[i + 1], others.min(), others.max()) - length[i]
             known[i] = False
@@ -146,7 +164,11 @@ def imbalance(case: Case) -> list[Finding]:
         return []
     with np.errstate(invalid="ignore", divide="ignore"):
         log, error = np.log(stat.mean), stat.stderr / stat.mean
-    index = np.flatnonzero(np.isfinite(log))
+    # A parameter that is used at many sites (the steps of a cell) is one.
+    seen = [
+        r.layout[i].parameters[0] if r.layout and r.layout[i].parameters else s for i, s in enumerate(r.sites)
+    ]
+    index = np.array([i for i in np.flatnonzero(np.isfinite(log)) if seen[i] not in seen[:i]], int)
     if len(index) < 3:
         return []
     without = log[index] - behind(case)[index]
@@ -155,8 +177,9 @@ def imbalance(case: Case) -> list[Finding]:
     nearer = np.take_along_axis(apart, np.abs(apart).argmin(axis=0)[None], axis=0)[0]
     worst = int(np.argmax(np.abs(nearer)))
     i, away = int(index[worst]), float(nearer[worst])
-    noise = 0.0 if stat.count < 2 else float(np.nan_to_num(error[i]))
-    dof = stat.count - 1 if stat.count > 1 else math.inf
+    noise, dof = float(np.nan_to_num(error[i])), stat.count - 1 if stat.count > 1 else math.inf
+    if stat.count == 1:
+        noise, dof = scatter(nearer), len(index) - 1
     decades = Figure(abs(away), noise, dof, case.basis).scaled(_DECADE)
     p_value = decades.p_above(math.log10(at.IMBALANCE)) * len(index)
     severity = how_sure(p_value)
@@ -176,7 +199,7 @@ def imbalance(case: Case) -> list[Finding]:
             (f"decades from the median {name}", decades),
             math.log10(at.IMBALANCE),
             p_value,
-            case.rescale,
+            case.redraw(r.layout[i].parameters[0]) if r.layout and r.layout[i].parameters else case.rescale,
             at.IMBALANCE_SOURCE,
         )
     ]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from jaxinit.diagnose._certainty import Figure
-from jaxinit.diagnose._profile import Profile, exists, profile
+from jaxinit.diagnose._profile import Change, Profile, change, exists, profile
 from jaxinit.diagnose._verdict import STEPS
 from jaxinit.records import Finding, Propagation, Site, Statistic
 from jaxinit.records._depth import positions
@@ -24,6 +24,10 @@ _SIGMOIDAL = ("tanh", "erf", "arctan", "softsign", "hard_tanh")
 _UNIT_GAIN = ("identity", "selu")
 #: Sites of one role in their blocks are compared with each other from this many on.
 BLOCKS = 3
+#: Values of a stack that one is left of by pooling, at most.
+_POOLED = 16
+#: Kinds of sites at which rows of a table are looked up.
+TABLES = ("embedding", "Embed", "gather")
 _NUMBER, _INDEX = re.compile(r"\d+"), re.compile(r"\[\d+\]")
 _NUMBERED = re.compile(
     r"(?P<within>(?:.*/)?)(?P<name>[^/#\[]*[^/#\[\d])(?P<number>\d+)(?P<rest>(?:[#\[][^/]*)?)"
@@ -91,16 +95,48 @@ class Case:
         """Groups of sites that can be compared: all of a canonical network, those of one kind of a probed model.
 
         A model's sites are of different kinds (dense layers, norms, blocks), each with a scale of its own; those
-        of one kind of which there are three or more form a group, else all places that are no inputs do.
+        of one kind of which there are three or more form a group, else all places that are no inputs do. Layers
+        that stand one behind the other in a stack (convolutions, then dense layers on what they left) are of one.
         """
         layout = self.record.layout
         if not layout:
             return [("", np.arange(self.depth))]
         places = [(i, s) for i, s in enumerate(layout) if s.role != "input"]
         kinds = dict.fromkeys(s.kind for _, s in places)
-        groups = [(k, np.array([i for i, s in places if s.kind == k])) for k in kinds]
+        groups: list[tuple[str, np.ndarray]] = []
+        for kind in kinds:
+            index = np.array([i for i, s in places if s.kind == kind])
+            if groups and self._goes_on(int(groups[-1][1][-1]), int(index[0])):
+                before, first = groups.pop()
+                kind, index = f"{before} and {kind}", np.concatenate([first, index])
+            groups.append((kind, index))
         groups = [(k, index) for k, index in groups if len(index) >= 3]
         return groups or [("", np.array([i for i, _ in places], dtype=int))]
+
+    def _goes_on(self, last: int, first: int) -> bool:
+        """Whether the layer of a later site multiplies what the one before left, nearly all of it, and nothing between.
+
+        A mean over many positions changes the scale by their number; pooling by windows hardly does.
+        """
+        layout, (before, after) = self.record.layout, (self.matrix(last), self.matrix(first))
+        if last > first or not before or not after or layout[last].kind in TABLES:
+            return False
+        if any(s.parameters and not s.container for s in layout[last + 1 : first]):
+            return False
+        if len(after) > 2:  # a convolution, of the channels that the one before was shaped to
+            return after[-2] > 1 and layout[last].units % after[-2] == 0
+        (left, units), (found, features) = (
+            (math.prod(s.shape) // (s.shape[s.batch_axis] if s.batch_axis is not None else 1), s.units)
+            for s in (layout[last], layout[first])
+        )
+        everywhere = left // units == found // features and after[0] == units
+        return everywhere or (found == features and after[0] <= left <= _POOLED * after[0])
+
+    def matrix(self, site: int) -> tuple[int, ...]:
+        """The shape of the matrix that enters at a site, () where there is none."""
+        p, names = self.record.parameters, self.record.layout[site].parameters
+        shape = p.shapes[p.index(names[0])] if p is not None and names and names[0] in p.names else ()
+        return shape if len(shape) > 1 else ()
 
     @functools.cached_property
     def steps(self) -> dict[str, np.ndarray]:
@@ -141,6 +177,13 @@ class Case:
         found = np.array(roles([self.record.sites[i] for i in sites]))
         groups = [sites[found == one] for one in dict.fromkeys(found)]
         return [group for group in groups if len(group) >= BLOCKS] or [sites]
+
+    def change(self, p: Profile) -> Change:
+        """The change over a profile; what alternates, block by block, is no walk."""
+        place = {site: n for n, site in enumerate(p.sites)}
+        index = np.array([i for i, site in enumerate(self.record.sites) if site in place], int)
+        strands = self.strands(index)
+        return change(p, [np.sort([place[self.record.sites[i]] for i in one]) for one in strands])
 
     def within(self, p: Profile, family: np.ndarray) -> Profile:
         """The finite part of a profile at the sites of a family."""
@@ -200,6 +243,13 @@ class Case:
             return f"kernel_init, bias_init = ji.critical({self.activation!r}, bias_variance=0.05)"
         unknown = "  # after ReLU; else ji.scaled_for(activation)" if self.activation is None else ""
         return f"kernel_init={self.gain}{unknown}"
+
+    def redraw(self, parameter: str) -> str:
+        """Code that mends the scale of one parameter: rows of a table get the length 1, right for a head as well."""
+        p = self.record.parameters
+        if p is None or parameter not in p.names or parameter.rsplit("/", 1)[-1] not in TABLES:
+            return self.rescale
+        return f"embedding_init=ji.normal({p.shapes[p.index(parameter)][-1] ** -0.5:.2g})"
 
     @property
     def tame(self) -> str:
@@ -274,6 +324,11 @@ def level(names: Sequence[str], values: np.ndarray) -> np.ndarray:
         if alike.sum() >= BLOCKS:
             usual[alike] = np.median(values[alike])
     return usual
+
+
+def scatter(deviations: np.ndarray) -> float:
+    """Standard deviation of logarithms about what is usual, by their median size, and at least 0.1."""
+    return max(1.4826 * float(np.median(np.abs(deviations))), 0.1)
 
 
 def most_severe(found: Sequence[Finding], rank: Callable[[Finding], float] = lambda f: 0.0) -> list[Finding]:

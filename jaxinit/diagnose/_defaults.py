@@ -6,7 +6,6 @@ import math
 
 from jaxinit.diagnose._case import Case, finding
 from jaxinit.diagnose._certainty import Figure
-from jaxinit.diagnose._profile import change
 from jaxinit.diagnose._scale import grade
 from jaxinit.records import Finding
 
@@ -44,7 +43,7 @@ def wrong_default(case: Case) -> list[Finding]:
     layers = len(p.sites) - 1 if case.record.layout else layers
     if not 2 <= layers <= _LONGEST:
         return []
-    moved = change(p)
+    moved = case.change(p)
     graded, measured = grade(moved), moved.annealed
     low, high = measured.interval(_LEVEL)
     if graded is None or high - low > _PRECISE * layers:

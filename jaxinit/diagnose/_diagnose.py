@@ -46,6 +46,7 @@ CHECKS = (
     Check("identical units", _units.identical_units, ("mean", "log_second_moment")),
     Check("range of float32", _numbers.float_range, _LOGS),
     Check("scale of the signal and the gradient", _scale.vanishing_or_exploding, _LOGS),
+    Check("size of the values", _scale.large_values, ("parameters.norm",)),
     Check("wrong defaults", _defaults.wrong_default, ("log_second_moment",)),
     Check("dead and saturated units", _units.flat_units, ("dead_fraction", "saturated_fraction")),
     Check("inputs that become alike", _angles.collapse, ("one_minus_correlation",)),
@@ -68,7 +69,8 @@ _GROWTH = {"exploding_signal", "exploding_gradient", "chaos", "overflow"}
 #: Kind -> the kinds that are its consequences, said only if it is not.
 _EXPLAINS = {
     "not_finite_signal": {
-        *_SCALE, "overflow", "underflow", "imbalance", "step", "spread", "no_gradient", *_FLAT, *_OF_PARAMETERS,
+        *_SCALE, "overflow", "underflow", "imbalance", "step", "spread", "no_gradient", "large_values", *_FLAT,
+        *_OF_PARAMETERS,
     },
     "not_finite_gradient": {*_SCALE, "overflow", "underflow", "imbalance", "spread", *_FLAT, *_OF_PARAMETERS},
     "zero_signal": {
@@ -78,7 +80,8 @@ _EXPLAINS = {
     "dead_units": {"dying", *_OF_PARAMETERS},
     "identical_units": {*_SCALE, "collapse", "wrong_default", "imbalance", "spread", "bf16_risk", *_OF_PARAMETERS},
     **{kind: {"imbalance"} for kind in _SCALE},
-    **{kind: {"imbalance", "no_gradient", *_OF_PARAMETERS} for kind in _GROWTH},
+    **{kind: {"imbalance", "no_gradient", "large_values", *_OF_PARAMETERS} for kind in _GROWTH},
+    "step": {"large_values"},
     "collapse": {"bf16_risk"},
     "stuck_at_zero": {"unused_parameter", "zero_start"},
 }  # fmt: skip
@@ -99,7 +102,8 @@ def diagnose(propagation: Propagation) -> Diagnosis:
         change, and where its threshold comes from (`jaxinit.diagnose.thresholds`).
 
     Checked are values that are not finite, zeros, sites without gradient, identical units, the range of float32,
-    vanishing and exploding (forward, backward) and chaos, defaults known to be wrong, dead and saturated units,
+    vanishing and exploding (forward, backward) and chaos, values that are large from the inputs on or at the output
+    (of a probe), defaults known to be wrong, dead and saturated units,
     inputs, and positions of one input, that become alike, layers that disagree with their neighbours, balance of the
     gradients, parameters that get no gradient, gains near zero, the size of the optimizer's first step (of a probe
     with `optimizer=`), the resolution of bfloat16, and the spread between seeds.

@@ -128,8 +128,14 @@ def silent(case: Case) -> list[Finding]:
             "gets no gradient in the first step."
         )
         if none[first:].all() and first < max(case.depth - 1, 1):
-            text = f"The signal is exactly 0 from {place(sites[0])} on ({count}), in every network."
-            out.append(_seen("zero_signal", "error", text, sites, case.rescale))
+            text = f"The signal is exactly 0 from {place(sites[0])} on ({count}), in every network"
+            off = _off(case, first)
+            if off is None:
+                out.append(_seen("zero_signal", "error", f"{text}.", sites, case.rescale))
+            else:
+                text += f": all units of {place(off)} are off on every input."
+                remedy = f"bias_init=ji.zeros(), kernel_init={case.gain}"
+                out.append(_seen("zero_signal", "error", text, [off, *sites], remedy))
         elif len(sites) == 1 and none[-1]:
             out.append(_seen("zero_output", "note", f"{where}, the last site. {meant}", sites, ""))
         else:
@@ -142,6 +148,15 @@ def silent(case: Case) -> list[Finding]:
         )
         out.append(_seen("dying", "warning", text, some, case.rescale))
     return out
+
+
+def _off(case: Case, first: int) -> str | None:
+    """The last site with a nonlinearity before the first silent one, if its units are off in every network."""
+    stat = case.record.dead_fraction
+    if stat is None or not stat.mean.size:
+        return None
+    before = np.flatnonzero(np.isfinite(stat.mean[:first]))
+    return case.record.sites[before[-1]] if before.size and stat.min[before[-1]] == 1.0 else None
 
 
 def _sometimes_zero(stat: Statistic | None) -> np.ndarray:

@@ -8,14 +8,13 @@ import math
 import numpy as np
 
 from jaxinit.diagnose import thresholds as at
-from jaxinit.diagnose._case import Case, finding, level
+from jaxinit.diagnose._case import TABLES, Case, finding, level, scatter
 from jaxinit.diagnose._certainty import Figure, how_sure, more_seeds
 from jaxinit.records import Finding, ParameterStatistics
 from jaxinit.records._tables import format_log
 
 _DECADE = 1.0 / math.log(10.0)
 _LEAST, _SHOWN = 3, 3
-_TABLES = ("embedding", "Embed", "gather")
 
 
 def without_gradient(case: Case) -> list[Finding]:
@@ -115,11 +114,13 @@ def steps(case: Case) -> list[Finding]:
     index = [i for i in figures if not tables[i]]
     if len(index) < _LEAST:
         return []
-    usual = level([p.names[i] for i in index], np.array([figures[i].value for i in index]))
-    n = max(range(len(index)), key=lambda n: abs(figures[index[n]].value - usual[n]))
-    worst, middle = index[n], float(usual[n])
-    away = figures[worst].value - middle
+    own = np.array([figures[i].value for i in index])
+    usual = level([p.names[i] for i in index], own)
+    n = int(np.argmax(np.abs(own - usual)))
+    worst, middle, away = index[n], float(usual[n]), float(own[n] - usual[n])
     size = Figure(abs(away), figures[worst].stderr, dof, case.basis)
+    if stat.count == 1:
+        size = Figure(abs(away), _DECADE * scatter((own - usual) / _DECADE), len(index) - 1, case.basis)
     p_value = size.p_above(math.log10(at.IMBALANCE)) * len(index)
     severity = how_sure(p_value)
     if severity is None:
@@ -144,14 +145,14 @@ def _finding(
     text += more_seeds(severity, p_value, case.record.count)
     return finding(
         "update_ratio", severity, text, (name,), ("decades of the relative first step", figure), threshold, p_value,
-        case.rescale, at.STEP_RATIO_SOURCE,
+        case.redraw(name), at.STEP_RATIO_SOURCE,
     )  # fmt: skip
 
 
 def _tables(case: Case, p: ParameterStatistics) -> list[bool]:
     """Which parameters are tables that are looked up."""
-    looked_up = {s.parameters[0] for s in case.record.layout if s.parameters and s.kind in _TABLES}
-    return [name in looked_up or name.rsplit("/", 1)[-1] in _TABLES for name in p.names]
+    looked_up = {s.parameters[0] for s in case.record.layout if s.parameters and s.kind in TABLES}
+    return [name in looked_up or name.rsplit("/", 1)[-1] in TABLES for name in p.names]
 
 
 def _ends(names: list[str]) -> tuple[str, ...]:

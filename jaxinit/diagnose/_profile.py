@@ -14,6 +14,9 @@ from jaxinit.records._depth import positions
 
 #: With fewer seeds their spread is known badly: that between layers is used beside it.
 FEW = 8
+#: The highest power of depth that is taken for one: streams grow like depth or its square. What a few layers change by
+#: more than that is no power.
+_STEEPEST = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,19 +112,20 @@ class Change:
     spread: float
 
 
-def change(p: Profile) -> Change:
+def change(p: Profile, strands: Sequence[np.ndarray] = ()) -> Change:
     """The change over a profile of at least two finite sites.
 
     The standard error is that over seeds of their own differences where samples were kept; else the bound
     stderr(first) + stderr(last), and the variance of the difference is the difference of the variances, as for a
     walk of independent steps. With one seed, and beside it with fewer than eight, the spread between layers is
-    used: the steps of a walk tell its variance.
+    used: the steps of a walk tell its variance. Of sites of several roles that take turns each of the `strands`, the
+    places of one role in the profile, is a walk.
     """
     value, steps = float(p.log[-1] - p.log[0]), np.diff(p.log)
     if p.count == 0:
         return Change(Figure(value), Figure(value), 0.0)
     m, n = len(steps), p.count
-    walk = wander(p.log)
+    walk = max((wander(p.log[one]) for one in strands), default=0.0) if strands else wander(p.log)
     if n == 1:
         basis = "one network, spread between layers"
         v, dof_v = walk**2, max(m - 1, 1)
@@ -175,9 +179,11 @@ def is_exponential(x: np.ndarray, log: np.ndarray) -> bool:
     if len(x) < 4:
         return True
 
-    def misfit(t: np.ndarray) -> float:
+    def fit(t: np.ndarray) -> tuple[float, float]:
         design = np.stack([np.ones_like(t), t], axis=1)
-        residual = log - design @ np.linalg.lstsq(design, log, rcond=None)[0]
-        return float(residual @ residual)
+        line = np.linalg.lstsq(design, log, rcond=None)[0]
+        residual = log - design @ line
+        return float(residual @ residual), float(line[1])
 
-    return misfit(x) <= misfit(np.log(x - x[0] + 1.0))
+    (misfit, _), (other, power) = fit(x), fit(np.log(x - x[0] + 1.0))
+    return misfit <= other or abs(power) > _STEEPEST

@@ -8,10 +8,10 @@ import math
 import numpy as np
 
 from jaxinit.diagnose import thresholds as at
-from jaxinit.diagnose._case import Case, finding, most_severe
-from jaxinit.diagnose._certainty import Figure, more_seeds
+from jaxinit.diagnose._case import TABLES, Case, finding, most_severe
+from jaxinit.diagnose._certainty import Figure, more_seeds, trigamma
 from jaxinit.diagnose._gains import behind
-from jaxinit.diagnose._profile import Change, Profile, change, is_exponential
+from jaxinit.diagnose._profile import Change, Profile, is_exponential, seen_units
 from jaxinit.diagnose._verdict import among_, place
 from jaxinit.records import Finding
 from jaxinit.records._tables import format_log
@@ -73,12 +73,13 @@ def _family(case: Case, kind: str, sites: np.ndarray, timed: bool, forward: bool
     if len(p.sites) < 2 or (forward and case.silent[sites].all()):
         return None
     travelled = p if forward else p.reversed()
-    moved = change(travelled)
+    moved = case.change(travelled)
     graded = grade(moved)
     if graded is None:
         return None
     severity, decades, threshold, p_value = graded
-    if severity != "note" and not (timed or _goes_with_depth(case, kind, sites, travelled, forward)):
+    noted = severity == "note"
+    if not (timed or _goes_with_depth(case, kind, sites, travelled, forward, noted=noted)):
         return None
     steady = is_exponential(travelled.x, travelled.log)
     grows = decades.value > 0.0
@@ -114,34 +115,46 @@ def _family(case: Case, kind: str, sites: np.ndarray, timed: bool, forward: bool
     )
 
 
-def _goes_with_depth(case: Case, kind: str, sites: np.ndarray, travelled: Profile, forward: bool) -> bool:
+def _goes_with_depth(
+    case: Case, kind: str, sites: np.ndarray, travelled: Profile, forward: bool, *, noted: bool
+) -> bool:
     """Whether a change is one of depth, and neither that of gains near zero nor of a site on another level.
 
-    It is not where one step leads back by half of the way and more, unless sites of one role change alike, nor where
-    the gradients without the gains do not change alike.
+    It is not where the gradients without the gains do not change alike, nor where steps lead back by half of the way
+    and more (of sites of one role each: one step), unless sites of one role change alike; `noted` as much as a note
+    asks.
     """
-    value = float(travelled.log[-1] - travelled.log[0])
+    value, gains = float(travelled.log[-1] - travelled.log[0]), np.zeros(case.depth)
     if not forward:
-        passed = 2.0 * behind(case)[[case.record.sites.index(site) for site in travelled.sites]]
-        if passed.any() and not _alike(_less(travelled, passed), value):
-            return False
-    back = float(np.max(-math.copysign(1.0, value) * np.diff(travelled.log)))
-    if not kind or back < 0.5 * abs(value):
+        gains = 2.0 * behind(case)
+        passed = gains[[case.record.sites.index(site) for site in travelled.sites]]
+        if passed.any():
+            travelled = _less(travelled, passed)
+            if not _alike(case, travelled, value, noted):
+                return False
+            value = float(travelled.log[-1] - travelled.log[0])
+    if not kind:
         return True
     whole = case.forward if forward else case.backward
     assert whole is not None  # `travelled` is a part of it
+    back = np.maximum(-math.copysign(1.0, value) * np.diff(travelled.log), 0.0)
     strands = [case.within(whole, one) for one in case.strands(sites) if len(one) < len(sites)]
-    return any(_alike(one if forward else one.reversed(), value) for one in strands if len(one.sites) > 1)
+    if float(back.sum() if strands else back.max()) < 0.5 * abs(value):
+        return True
+    strands = [_less(p, gains[[case.record.sites.index(site) for site in p.sites]]) for p in strands]
+    return any(
+        _alike(case, p if forward else p.reversed(), value, noted) for p in strands if len(p.sites) > 1
+    )
 
 
 def _less(p: Profile, log: np.ndarray) -> Profile:
     return dataclasses.replace(p, log=p.log - log, samples=None if p.samples is None else p.samples - log)
 
 
-def _alike(p: Profile, value: float) -> bool:
-    """Whether a profile changes by more than a note's worth in the direction of `value`."""
-    graded = grade(change(p))
-    return graded is not None and graded[0] != "note" and graded[1].value * value > 0.0
+def _alike(case: Case, p: Profile, value: float, noted: bool) -> bool:
+    """Whether a profile changes in the direction of `value` by what is worth a note, or by more than that."""
+    graded = grade(case.change(p))
+    return graded is not None and (noted or graded[0] != "note") and graded[1].value * value > 0.0
 
 
 def _remedy(case: Case, grows: bool, timed: bool) -> str:
@@ -181,6 +194,65 @@ def _sentence(p: Profile, moved: Change, noun: str, kind: str, steady: bool, uni
     )
 
 
+def large_values(case: Case) -> list[Finding]:
+    """The first layer whose values are so large that no nonlinearity, softmax or loss takes them; else the output."""
+    r, p = case.record, case.forward
+    if not r.layout or p is None:
+        return []
+    at_site = {site: n for n, site in enumerate(p.sites)}
+    index = [i for i, s in enumerate(r.layout) if s.name in at_site and s.role != "input" and case.matrix(i)]
+    figures = [_decades(case, p, at_site[r.sites[i]]) for i in index]
+    limits = [(i, f, at.DECADES, len(index)) for i, f in zip(index, figures, strict=True)]
+    if r.sites[-1] in at_site:
+        limits.append((case.depth - 1, _decades(case, p, at_site[r.sites[-1]]), at.OUTPUT_DECADES, 1))
+    tested = [(i, f, limit, f.p_above(limit) * n) for i, f, limit, n in limits]
+    found = [one for one in tested if one[-1] < at.SURE]
+    if not found:
+        return []
+    i, figure, threshold, p_value = found[0]
+    name, rms = place(r.sites[i]), 10.0 ** (0.5 * figure.value)
+    entered = r.layout[i].parameters
+    remedy = case.redraw(entered[0]) if entered else case.rescale
+    if threshold == at.OUTPUT_DECADES:
+        text = (
+            f"The output, {name}, starts at an rms of {rms:.3g}: its softmax is sure of a guess, its squared error is "
+            f"{rms**2:.2g}."
+        )
+    else:
+        more = sum(limit == at.DECADES for _, _, limit, _ in found) - 1
+        others = f", as at {more} more layer{'s' * (more > 1)}" if more else ""
+        text = f"The values of {name} are large, rms {rms:.3g}{others}: "
+        gain = _amplifies(case, i)
+        if i == index[0] and r.layout[i].kind not in TABLES and gain < at.AMPLIFIES:
+            text += f"its weights amplify by {gain:.2g} only, so the inputs are large. Scale them to a deviation of 1."
+            remedy = f"x = x / {rms / gain:.3g}  # the inputs"
+        else:
+            text += "beyond what softmax, tanh or a logistic function take, where no norm stands in between."
+    return [
+        finding(
+            "large_values", "warning", text, (r.sites[i],), ("log10 of the second moment", figure), threshold, p_value,
+            remedy, at.LARGE_SOURCE,
+        )
+    ]  # fmt: skip
+
+
+def _decades(case: Case, p: Profile, n: int) -> Figure:
+    """log10 of the second moment at a site; one network's has the error of a mean square of so many normal units."""
+    error, dof = float(p.stderr[n]), p.count - 1 if p.count > 1 else math.inf
+    if p.count == 1:
+        units = seen_units(case.record, 1)[case.record.sites.index(p.sites[n])]
+        error = math.sqrt(trigamma(0.5 * max(float(units), 1.0)))
+    return Figure(float(p.log[n]), error, dof, case.basis).scaled(1.0 / _LN10)
+
+
+def _amplifies(case: Case, site: int) -> float:
+    """What the matrix of a site multiplies the rms by: the root of the sum of squares that enters one unit."""
+    p, shape = case.record.parameters, case.matrix(site)
+    assert p is not None  # it has a matrix
+    norm = float(p.norm.mean[p.index(case.record.layout[site].parameters[0])])
+    return norm / math.sqrt(shape[-1])
+
+
 def _decorrelates(case: Case) -> bool:
     """Whether the signal keeps its size and two inputs keep at least half of their distance."""
     stat, p = case.record.one_minus_correlation, case.forward
@@ -207,7 +279,7 @@ def spread(case: Case) -> list[Finding]:
         finite = p.finite()
         if len(finite.sites) < 2:
             continue
-        moved = change(finite if noun == "signal" else finite.reversed())
+        moved = case.change(finite if noun == "signal" else finite.reversed())
         n = p.count
         # A standard deviation over n seeds has relative standard error 1 / sqrt(2 (n - 1)) for normal logs.
         relative = 1.0 / math.sqrt(2.0 * (n - 1))

@@ -28,6 +28,7 @@ WORDS = {
     "exploding_signal": "exploding",
     "exploding_gradient": "exploding",
     "chaos": "chaotic",
+    "large_values": "too large",
     "collapse": "collapsing",
     "rank_collapse": "collapsing",
     "step": "uneven",

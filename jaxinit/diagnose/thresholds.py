@@ -53,6 +53,16 @@ BF16_SOURCE = (
     "derivation: entries differ by sqrt(2 (1 - c)) of their rms, bfloat16 rounds by up to 2^-8: 1 - c = 2^-17"
 )
 
+#: Values of second moment 10^3 (`DECADES`) and more are beyond every nonlinearity with a flat side. An output of rms 10
+#: already meets its loss: the cross entropy of n logits of rms s starts at about s sqrt(2 log n), instead of log n.
+#: A layer whose weights amplify the rms by less than a factor 10 is not what makes its values large.
+OUTPUT_DECADES = 2.0
+AMPLIFIES = 10.0
+LARGE_SOURCE = (
+    "derivation: tanh is flat beyond 3, a logistic function beyond 6; the largest of n normal logits of rms s is about "
+    "s sqrt(2 log n)"
+)
+
 #: Share of units off (or saturated) on every input. Symmetric pre-activations leave at most one half of the units
 #: on the flat side of a one-sided nonlinearity, even if all inputs are equal: only biases or weights of nonzero
 #: mean give more. At 3/4 half of the units that could be on are lost; at 0.95 nine in ten.

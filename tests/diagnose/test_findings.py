@@ -98,6 +98,32 @@ def gated(gradients=GRADIENTS, ratios=RATIOS, gamma=1e-6, seeds=8):
     )  # fmt: skip
 
 
+KINDS_OF = {1: "LayerNorm", 2: "Dense", 4: "Conv"}
+#: A small network on images: what its layers leave, their kernels.
+STACK = {
+    "conv_0": ((8, 15, 15, 16), (8, 8, 4, 16)), "conv_1": ((8, 6, 6, 32), (4, 4, 16, 32)),
+    "conv_2": ((8, 4, 4, 32), (3, 3, 32, 32)), "fc": ((8, 128), (512, 128)), "q": ((8, 6), (128, 6)),
+}  # fmt: skip
+
+
+def stacked(forward, backward=None, norm=None, shapes=STACK, seeds=8, **more):
+    """Its record, from the logs of second moments, and of gradients summed over units."""
+    layout = tuple(
+        Site(n, "output", KINDS_OF[len(k)], n, s, "float32", parameters=(f"{n}/kernel",))
+        for n, (s, k) in shapes.items()
+    )
+    units = np.log([math.prod(s) for s, _ in shapes.values()])
+    backward = 0.0 * units if backward is None else backward
+    norms = [math.sqrt(2 * k[-1]) for _, k in shapes.values()] if norm is None else norm
+    return Propagation(
+        "probe", tuple(shapes), 1, log_second_moment=sampled(np.asarray(forward)[:, None], 0.02, seeds),
+        log_grad_second_moment=sampled((backward - units)[:, None], 0.02, seeds, 1), layout=layout,
+        parameters=ParameterStatistics(
+            tuple(f"{n}/kernel" for n in shapes), tuple(k for _, k in shapes.values()), sampled(np.array(norms), 0.0)
+        ), **more,
+    )  # fmt: skip
+
+
 def planted():
     """Kind -> a record with that fault."""
     falls, silent, late = -0.7 * DEPTH, np.where(DEPTH > 9, -np.inf, 0.0), 0.0 * DEPTH
@@ -135,6 +161,7 @@ def planted():
         "stuck_at_zero": stepped(gradient=(0.0, 0.0, 1.0, 1.0, 1.0), norm=(0.0, 0.0, 1.0, 1.0, 0.0)),
         "small_gain": gated(),
         "update_ratio": stepped(step=(1e-3, 1e-6, 5e-4, 1e-3, np.nan)),
+        "large_values": stacked(10.0 + 0 * DEPTH[:5]),
         "step": record(jump), "imbalance": record(update_ratio=sampled(ratio, 1e-3)),
         "wrong_default": record(-math.log(2.0) * DEPTH), "spread": dataclasses.replace(
             record(), log_second_moment=Statistic.of(wide)),
@@ -155,7 +182,7 @@ def test_what_is_planted_is_found(kind):
     assert kind in kinds(d, "note" if kind in NOTES else "warning")
     assert d.ok == bool(d) == (kind in NOTES) and (d.word == "alive") == d.ok
     for f in d:
-        assert f.what.endswith(".") and f.source and set(f.where) <= {*SITES, *NAMES, *GAMMAS}
+        assert f.what.endswith(".") and f.source and set(f.where) <= {*SITES, *NAMES, *GAMMAS, *STACK}
         assert f.low <= f.value <= f.high or math.isnan(f.value)
         assert 0.0 <= f.p_value < 1e-3 and f.basis
         if f.severity != "note":
@@ -189,7 +216,7 @@ def test_a_healthy_record_has_no_findings():
 @pytest.mark.parametrize("kind", sorted(set(PLANTED) - NOTES))
 def test_remedies_are_code(kind):
     for f in diagnose(PLANTED[kind]).at_least("warning"):
-        scope = {"ji": ji, "jnp": jnp}
+        scope = {"ji": ji, "jnp": jnp, "x": 1.0}
         if f.remedy.startswith("#"):  # nothing to write: it says what to do
             continue
         code = (
@@ -587,3 +614,132 @@ def test_bad_arguments():
         d.at_least("fatal")
     with pytest.raises(ValueError, match="at least 0"):
         d.worst(-1)
+
+
+def test_convolutions_and_the_dense_layers_behind_them_are_one_stack():
+    """A gradient that falls by e^2 a layer, and one layer off; twins: behind a mean over positions, behind a norm."""
+    falls = 2.0 * np.arange(5.0)
+    [found] = [f for f in diagnose(stacked(0.0 * falls, falls)) if f.kind == "vanishing_gradient"]
+    assert (
+        found.severity == "warning"
+        and found.where == ("conv_0", "q")
+        and "5 Conv and Dense sites" in found.what
+    )
+    jump = np.array([0.0, 4.6, 4.6, 4.5, 3.4])
+    for seeds in (1, 4, 8):
+        assert ("step", ("conv_1",)) in {
+            (f.kind, f.where) for f in diagnose(stacked(jump, seeds=seeds)).at_least("likely")
+        }
+    wide = STACK | {"conv_2": ((8, 32, 32, 32), (3, 3, 32, 32)), "fc": ((8, 128), (32, 128))}
+    assert diagnose(stacked(0.0 * falls, falls, shapes=wide)).ok
+    between = [*STACK.items()]
+    normed = dict([*between[:3], ("norm", ((8, 4, 4, 32), (32,))), *between[3:]])
+    falls = falls[[0, 1, 2, 2, 3, 4]]
+    assert diagnose(stacked(0.0 * falls, falls, shapes=normed)).ok
+
+
+def test_large_values_from_the_inputs_on_and_at_the_output():
+    """Inputs of rms 147, a layer that amplifies, a tied head; twins: each a factor 100 smaller in second moment."""
+    large = np.array([10.0, 10.0, 9.9, 9.8, 9.0])
+    for seeds in (1, 8):
+        [f] = diagnose(stacked(large, seeds=seeds)).at_least("warning")
+        assert (
+            f.where == ("conv_0",)
+            and "so the inputs are large" in f.what
+            and f.remedy.startswith("x = x / 10")
+        )
+        assert not [f for f in diagnose(stacked(large - 4.6, seeds=seeds)) if f.kind == "large_values"]
+    [f] = diagnose(stacked(large, norm=[60.0 * math.sqrt(k[-1]) for _, k in STACK.values()])).at_least(
+        "warning"
+    )
+    assert f.where == ("conv_0",) and "beyond what softmax" in f.what and "kernel_init" in f.remedy
+    late = np.array([0.0, 0.0, 1.0, 3.0, 6.0])
+    [f] = [f for f in diagnose(stacked(late)) if f.kind == "large_values"]
+    assert f.where == ("q",) and "starts at an rms of 20" in f.what
+    assert "large_values" not in kinds(diagnose(stacked(late - 2.0)), "note")
+
+
+def test_what_silences_the_rest_is_named():
+    """All units of a layer are off; twin: half of them."""
+    silent, share = np.where(DEPTH > 9, -np.inf, 0.0), np.full(L, 0.5)
+    assert diagnose(record(silent, dead_fraction=sampled(share, 0.0))).worst()[0].where == ("11", "30")
+    share[9:] = 1.0
+    [f] = diagnose(record(silent, dead_fraction=sampled(share, 0.0))).at_least("error")
+    assert f.where == ("10", "30") and "all units of layer 10 are off" in f.what and "bias_init" in f.remedy
+
+
+def test_blocks_behind_a_layer_that_downsamples():
+    """Stages of blocks on levels of their own; twins: nothing lies between them, or one block is off."""
+    names = [f"stage{s}_block{b}" for s in range(3) for b in range(3)]
+
+    def of(logs, between=True):
+        layout = []
+        for n, name in enumerate(names):
+            if n % 3 == 0 and n and between:
+                layout.append(
+                    Site(f"down_{n}", "output", "Conv", f"down_{n}", (4, 64), "float32", parameters=("k",))
+                )
+            layout.append(Site(name, "output", "Block", name, (4, 64), "float32", container=True))
+        level = dict(zip(names, logs, strict=True))
+        stat = sampled(np.array([[level.get(s.name, 0.0)] for s in layout]))
+        sites = tuple(s.name for s in layout)
+        return diagnose(Propagation("probe", sites, 1, log_second_moment=stat, layout=tuple(layout)))
+
+    staged = np.repeat([0.0, -4.0, -3.3], 3)
+    assert of(staged).ok
+    assert {f.kind for f in of(staged, between=False).at_least("likely")} == {"step"}
+    staged[4] += 7.0
+    assert of(staged).worst()[0].where == ("stage1_block1",)
+
+
+def test_a_parameter_used_at_every_step_is_one():
+    """Thirty steps of a cell whose ratio is small, and layers that are not; twin: a layer that is out of balance."""
+    names = [*(f"cell[{t}]" for t in range(30)), "a", "b", "c"]
+    kernel = {n: ("cell/kernel" if "[" in n else f"{n}/kernel",) for n in names}
+    layout = tuple(
+        Site(n, "output", "Dense", n.split("[")[0], (4, 64), "float32", parameters=kernel[n]) for n in names
+    )
+
+    def of(ratio):
+        logs = sampled(np.zeros((33, 1)))
+        return diagnose(
+            Propagation(
+                "probe", tuple(names), 1, log_second_moment=logs, layout=layout,
+                update_ratio=sampled(np.array(ratio), 1e-7),
+            )
+        )  # fmt: skip
+
+    assert of([2e-4] * 30 + [1e-2, 2e-2, 2.5e-2]).ok
+    [found] = of([1e-2] * 30 + [1e-2, 2e-2, 2.5]).at_least("warning")
+    assert found.kind == "imbalance" and found.where == ("c",)
+
+
+def test_one_network_is_out_of_balance_beyond_the_scatter_of_its_layers():
+    """With one seed layers that scatter by 30 are no sure imbalance at 150; twin: layers that agree, and 300."""
+    ratio = np.exp(np.random.default_rng(0).normal(0.0, 3.4, L))
+    ratio[7] = 150.0 * np.median(ratio)
+    wild = diagnose(record(seeds=1, update_ratio=Statistic.of(ratio[None])))
+    assert wild.ok
+    calm = np.where(np.arange(L) == 7, 300.0, 1.0)
+    assert "imbalance" in kinds(diagnose(record(seeds=1, update_ratio=Statistic.of(calm[None]))))
+
+
+@pytest.mark.parametrize("seeds", [1, 4, 12])
+def test_a_saw_that_falls_is_found_with_few_seeds(seeds):
+    """Two roles that take turns, one a level below, and fall by e^0.7 a block; twin: they do not fall."""
+    names = [f"block_{n}/{name}" for n in range(15) for name in ("in", "out")]
+    layout = tuple(Site(n, "output", "Dense", n, (4, 64), "float32") for n in names)
+
+    def of(rate):
+        log = np.array([-rate * (n // 2) - 2.0 * (n % 2) for n in range(30)])
+        stat = sampled(log[:, None], 0.02, seeds)
+        return diagnose(Propagation("probe", tuple(names), 1, log_second_moment=stat, layout=layout))
+
+    assert kinds(of(0.7)) == {"vanishing_signal"} and of(0.0).ok
+
+
+def test_a_few_layers_that_run_away_are_no_power_of_depth():
+    """Five layers whose growth slows down: by e^18, no power; twin: by e^7.6, which is one."""
+    grows, rest = np.array([0.0, 6.0, 11.0, 15.0, 18.0]), np.zeros(5)
+    assert kinds(diagnose(record(grows, rest, rest + 0.5))) == {"exploding_signal"}
+    assert diagnose(record(0.42 * grows, rest, rest + 0.5)).ok

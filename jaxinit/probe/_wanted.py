@@ -1,7 +1,8 @@
 """Some of the outputs of a program, at the cost of what they need and nothing else.
 
-It is for programs that draw parameters: random bits are drawn in one fused loop, the same ones in half the time, and
-what a program calls again is traced again once.
+It is for programs that draw parameters: random bits are drawn in one fused loop, the same ones in half the time, what
+a program calls again is traced again once, and small draws of one law and shape are a loop over their keys: the same
+numbers, from a program of fewer operations.
 """
 
 from __future__ import annotations
@@ -12,12 +13,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 
 from jaxinit._core.threefry import fused
 from jaxinit.probe import equations
 
 __all__ = ["Wanted", "want"]
+
+#: Up to so many entries an array is small: to copy it costs less than to compile another draw.
+_SMALL = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,8 +49,14 @@ class Wanted:
         def read(atom: Any) -> Any:
             return atom.val if isinstance(atom, core.Literal) else env.get(atom)
 
-        for index in self.eqns:
+        for index, *others in self._steps:
             eqn = jaxpr.eqns[index]
+            if others:
+                eqns = [eqn, *(jaxpr.eqns[n] for n in others)]
+                found = _together(eqns, self.inside.get(index), [[read(v) for v in e.invars] for e in eqns])
+                for e, outs in zip(eqns, found, strict=True):
+                    env.update(zip(e.outvars, outs, strict=True))
+                continue
             if (bits := equations.bits_of(eqn)) is not None:
                 env[eqn.outvars[0]] = _bits(read(eqn.invars[0]), *bits)
                 continue
@@ -58,6 +70,23 @@ class Wanted:
             run = _loop if equations.kind_of(eqn) == equations.SCAN else _call
             env.update(zip(eqn.outvars, run(eqn, part, values), strict=True))
         return [read(v) if wanted else None for v, wanted in zip(jaxpr.outvars, self.outputs, strict=True)]
+
+    @functools.cached_property
+    def _steps(self) -> list[list[int]]:
+        """The equations in an order in which they can be executed; those together that do the same with several keys.
+
+        A draw's level is the longest chain of draws that lead to it: those of one level do not need each other.
+        """
+        levels: dict[Any, int] = {}
+        steps: dict[Any, list[int]] = {}
+        for index in self.eqns:
+            eqn = self.program.jaxpr.eqns[index]
+            level = max((levels.get(v, 0) for v in eqn.invars if not isinstance(v, core.Literal)), default=0)
+            drawn = _is_small_draw(eqn)
+            what = _doing(eqn, self.inside.get(index)) if drawn else index
+            steps.setdefault((level, drawn, what), []).append(index)
+            levels.update(dict.fromkeys(eqn.outvars, level + drawn))
+        return [steps[what] for what in sorted(steps, key=lambda what: (*what[:2], steps[what][0]))]
 
     @functools.cached_property
     def called(self) -> Callable[[Sequence[Any]], list[Any]]:
@@ -119,6 +148,54 @@ def _want_loop(eqn: core.JaxprEqn, asked: list[bool], known: dict[Any, Wanted]) 
 
 def _call(eqn: core.JaxprEqn, part: Wanted, values: list[Any]) -> list[Any]:
     return part.called(values)
+
+
+def _is_small_draw(eqn: core.JaxprEqn) -> bool:
+    """Whether it makes something small of a key."""
+    return (
+        (equations.kind_of(eqn) == equations.CALL or eqn.primitive.name == "random_fold_in")
+        and any(_is_key(equations.aval(v)) for v in eqn.invars)
+        and all(equations.aval(v).size <= _SMALL for v in eqn.outvars)
+    )
+
+
+def _doing(eqn: core.JaxprEqn, part: Wanted | None) -> Any:
+    """What is the same of two draws that differ in their inputs alone."""
+    if part is not None:
+        return id(part)
+    return eqn.primitive.name, *(str(equations.aval(v)) for v in eqn.invars)
+
+
+def _is_key(value: Any) -> bool:
+    return bool(jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key))
+
+
+def _together(
+    eqns: Sequence[core.JaxprEqn], part: Wanted | None, given: Sequence[Sequence[Any]]
+) -> list[list[Any]]:
+    """The outputs of each of several equations, or of the part wanted of each, that do the same with these inputs."""
+    atoms, values = zip(*(e.invars for e in eqns), strict=True), zip(*given, strict=True)
+    columns = [_column(*column) for column in zip(atoms, values, strict=True)]
+
+    def one(moving: list[Any]) -> list[Any]:
+        values = [fixed if stack is None else v for (fixed, stack), v in zip(columns, moving, strict=True)]
+        return part(values) if part is not None else [eqns[0].primitive.bind(*values, **eqns[0].params)]
+
+    outs = jax.lax.map(one, [stack for _, stack in columns])
+    return [
+        [v if v is None else jax.lax.index_in_dim(v, n, keepdims=False) for v in outs]
+        for n in range(len(eqns))
+    ]
+
+
+def _column(atoms: Sequence[Any], values: Sequence[Any]) -> tuple[Any, Any]:
+    """One input of several equations: the value that all have, or the values stacked."""
+    if all(isinstance(atom, core.Literal) for atom in atoms):
+        stack = np.asarray(values, equations.aval(atoms[0]).dtype)
+        return (values[0], None) if (stack == stack[0]).all() else (None, stack)
+    if all(value is values[0] for value in values):
+        return values[0], None
+    return None, jnp.stack(values)
 
 
 def _bits(key: Any, shape: tuple[int, ...], width: int) -> Any:

@@ -16,7 +16,7 @@ KEY = jax.random.key(5)
 
 
 def plain(key: Any) -> Any:
-    """Draws of several widths, in a loop and in branches."""
+    """Draws of several widths, in a loop and in branches, and three alike."""
 
     def step(key: Any, _: Any) -> Any:
         key, own = jax.random.split(key)
@@ -31,7 +31,8 @@ def plain(key: Any) -> Any:
     )
     half = jax.random.normal(key, (5,), jnp.bfloat16)
     several = jax.vmap(lambda k: jax.random.laplace(k, (2, 2)))(jax.random.split(key, 3))
-    return {"stack": stack, "other": other, "half": half, "several": several}
+    alike = [jax.random.normal(jax.random.fold_in(key, n), (2, 3)) for n in range(3)]
+    return {"stack": stack, "other": other, "half": half, "several": several, "alike": alike}
 
 
 MODELS = {
@@ -54,4 +55,6 @@ def test_parameters_are_those_of_the_model_bit_for_bit(name: str) -> None:
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
     if name == "functions":
         jax.jit(program.init).trace(KEY, args).lower(lowering_platforms=("cuda", "tpu"))
-    assert "3fryf" in str(jax.make_jaxpr(program.init)(KEY, args))  # the fused generator
+    text = str(jax.make_jaxpr(program.init)(KEY, args))
+    assert "3fryf" in text  # the fused generator
+    assert name != "functions" or text.count("random_fold_in") == 1  # those alike in one loop

@@ -193,7 +193,10 @@ def seeds(where: str, argument: str, value: Any) -> np.ndarray:
     """Seeds as a 1-D uint32 array: a count n means 0 .. n-1, an array names the networks itself."""
     way_out = "Pass a count such as 16, or distinct non-negative integers such as np.arange(100, 116)."
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        return np.arange(integer(where, argument, value, at_least=1, way_out=way_out), dtype=np.uint32)
+        count = integer(where, argument, value, at_least=1, way_out=way_out)
+        if count > 2**32:
+            raise bad(where, argument, "at most 2**32, the number of seeds that there are", value)
+        return np.arange(count, dtype=np.uint32)
     try:
         array = np.asarray(value)
     except (TypeError, ValueError):

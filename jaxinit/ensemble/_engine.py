@@ -80,11 +80,16 @@ def run(
         Moments by name, and the samples by name (None unless `keep`).
 
     Raises:
-        ValueError: the program does not fit into memory (before it runs), or `resume` holds another run.
+        ValueError: the program does not fit into memory (before it runs), `resume` holds another run, or other
+            processes call this with other arguments.
+        OSError: `resume` cannot be written.
     """
     team = Devices.of(where, devices)
     key = np.uint32(root)
     batch = min(batch, len(seeds))
+    if jax.process_count() > 1:
+        asked = {"seeds": describe_seeds(seeds), "root": int(root), "keep_seeds": keep, "chunk": chunk}
+        batch = _common_batch(where, batch, {**asked, "devices": len(team.every)})
     folder_of_run: Any = nullcontext()
     if resume is not None:
         settled = {
@@ -120,6 +125,19 @@ def run(
         agree(None, failure)  # no process waits for one that failed
         whole = _merged(groups)
     return whole.moments, whole.stacked()
+
+
+def _common_batch(where: str, batch: int, asked: dict[str, Any]) -> int:
+    """The smallest batch of all processes, of which each knows the memory of its own devices; the rest must agree."""
+    first, *others = told = agree({"batch": batch, **asked})
+    for process, other in enumerate(others, 1):
+        for name in asked:
+            if other[name] != first[name]:
+                raise ValueError(
+                    f"`{where}(...)` must be called alike in every process: {name} is {first[name]!r} in process 0 and "
+                    f"{other[name]!r} in process {process}. Start the same program in each."
+                )
+    return int(min(each["batch"] for each in told))
 
 
 def _agreed(folder: Folder | None, split: Split) -> Split:

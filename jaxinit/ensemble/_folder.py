@@ -89,7 +89,7 @@ class Folder:
     ) -> None:
         if self._lock is not None:
             self._lock.close()
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, (KeyboardInterrupt, OSError)) and self.mark:  # a full disk, too
             error.add_note(f"Finished chunks are in {str(self.path)!r}: the same call goes on from there.")
 
     def open(self) -> int | None:

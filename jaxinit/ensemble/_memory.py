@@ -185,8 +185,8 @@ def _way_out(each: int, room: int, size: int, batch: int, sample: int) -> str:
     fitting = min(batch, room // max(seed + sample, 1))
     if fitting < 1:
         return (
-            "Not even one seed fits: take a smaller width or depth, or sampler='implicit' where the law "
-            "of the weights allows it."
+            "Not even one seed fits: take a smaller width or depth, or where weights are drawn whose law allows it, "
+            "weights that are never formed (`simulate(sampler='implicit')`, `probe(weights='implicit')`)."
         )
     chunk = min(size, (room - fitting * seed) // max(sample, 1) // fitting * fitting)
     return f"batch={fitting}, chunk={max(fitting, chunk)} should fit."

@@ -90,6 +90,7 @@ def test_seeds() -> None:
     assert checks.seeds("f", "seeds", [7, 5]).tolist() == [7, 5]
     for value, words in (
         (0, "at least 1"),
+        (2**32 + 1, r"at most 2\*\*32"),
         ([], "not empty"),
         ([1, 1], "distinct"),
         ([-1], r"\[0, 2\*\*32\)"),

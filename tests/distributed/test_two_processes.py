@@ -35,8 +35,15 @@ moments, samples = ensemble.run(
 )
 fields = {f: getattr(moments["x"], f) for f in ("count", "mean", "m2", "min", "max")}
 np.savez(out, samples=samples["x"], seen=np.array(seen), **fields)
-one_device, _ = ensemble.run(one, jnp.float32(1.0), np.arange(19, dtype=np.uint32), devices=1, **options)
+seeds = np.arange(19, dtype=np.uint32)
+one_device, _ = ensemble.run(one, jnp.float32(1.0), seeds, devices=1, batch=1 + int(index), **options)
 assert one_device["x"].m2.tobytes() == moments["x"].m2.tobytes()  # process 1 owns none of it, and has it all
+try:
+    ensemble.run(one, jnp.float32(1.0), seeds[int(index):], **options)
+except ValueError as error:
+    assert "seeds is '0 .. 18' in process 0 and '18 seeds from 1 to 18" in str(error), error
+else:
+    raise AssertionError("processes that run other seeds are not told apart")
 def fail(done, total):
     if index == "1":
         raise OSError("disk full")

@@ -1,6 +1,8 @@
 """Runs on disk: what was finished is not computed again, what is damaged is, and nothing else is trusted."""
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -74,6 +76,23 @@ def test_an_interrupted_run_goes_on_with_the_same_bits(tmp_path: Path, computed:
     same(run(tmp_path / "run"), whole)
     same(run(tmp_path / "run", devices=4), whole)  # cut as it was begun
     assert computed == [0, 1, 2, 3, 4]
+
+
+def test_a_full_disk_names_the_file_and_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+
+    def full(file: int) -> None:
+        if (tmp_path / "chunk-000001.npz").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(file)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*chunk-000002\.npz'") as stopped:
+            run(tmp_path)
+    assert "the same call goes on" in stopped.value.__notes__[0]
+    assert not [*tmp_path.glob(".*.part")]
+    same(run(tmp_path), run(None))
 
 
 def test_a_run_begun_on_some_devices_ends_on_others(tmp_path: Path, computed: list[int]) -> None:

@@ -151,9 +151,16 @@ def pair(activation: Activation, qa: float, qb: float, epsilon: float) -> Pair:
         if ra == 0.0 or rb == 0.0:
             return Pair(product, math.nan, slope_product)
         difference = 0.5 * float(np.sum(w * np.square(phi_u / ra - phi_v / rb)))
-    if qa == qb and epsilon * qa < 1e-5 * _finest(activation, qa) ** 2 and not jumps(activation):
+    if qa == qb and _is_near(activation, qa, epsilon):
         difference = _near(activation, qa, epsilon) / ra**2
     return Pair(product, difference, slope_product)
+
+
+def _is_near(activation: Activation, q: float, epsilon: float) -> bool:
+    """Whether u and v are near each other, on the scale on which phi varies: at a kink, on that of u itself."""
+    if jumps(activation) or epsilon * q >= 1e-5 * _finest(activation, q) ** 2:
+        return False
+    return epsilon < 0.01 or all(abs(k) >= REACH * math.sqrt(q) for k in activation.kinks)
 
 
 def _finest(activation: Activation, q: float) -> float:
@@ -165,7 +172,8 @@ def _near(activation: Activation, q: float, epsilon: float) -> float:
     """E[(phi(u) - phi(v))^2] / 2 where u - v is too small for differences: q times the integral of E[phi'
     phi'].
 
-    E[phi'(u) phi'(v)] is analytic in the square root of 1 - c, kinks or not, so six nodes there are plenty.
+    E[phi'(u) phi'(v)] is analytic in the square root of 1 - c, at a kink up to that of 2, so six nodes near 0 are
+    plenty.
     """
     t, weight = (0.5 * (legendre(6)[0] + 1.0), 0.5 * legendre(6)[1])
     total = 0.0

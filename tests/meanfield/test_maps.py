@@ -19,9 +19,10 @@ def relu_correlation(c):
     return (math.sin(theta) + (math.pi - theta) * math.cos(theta)) / math.pi
 
 
-@pytest.mark.parametrize("c", [-1.0, -0.6, 0.0, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("c", [-1.0, -0.6, 0.0, 0.3, 0.9, 0.99, 0.999])
 def test_relu_and_erf_closed_forms(c):
-    np.testing.assert_allclose(correlation_map("relu", c, 3.7, 2.0), relu_correlation(c), atol=1e-13)
+    for q in (3.7, 1e-9):  # a dying signal is no less bent
+        np.testing.assert_allclose(correlation_map("relu", c, q, 2.0), relu_correlation(c), atol=1e-13)
     np.testing.assert_allclose(chi("relu", 3.7, 2.0, c), 1 - math.acos(c) / math.pi, atol=1e-13)
     for qa, qb in ((0.3, 0.3), (15.0, 15.0), (0.2, 3.0)):
         joint = 2 / math.pi * math.asin(2 * c * math.sqrt(qa * qb) / math.sqrt((1 + 2 * qa) * (1 + 2 * qb)))

@@ -94,7 +94,9 @@ def calibrate(
     Args:
         model: as for `probe`: a linen module, an nnx factory `rngs -> module` or an nnx module, a pair (init, apply),
             or a `jaxinit.models.Model`. It is left as it was.
-        x: a batch, as for `probe`; a list of batches of the same shapes is averaged over.
+        x: a batch, as for `probe`; a list of batches of the same shapes is averaged over. They take turns in the
+            programs of one batch, but what lies between two sites is held for all of them: memory as for one batch of
+            their size.
         key: draws the parameters, as `model.init(key, x)` does, and whatever else is random.
         method: "lsuv", "analytic", "critical" or "gradient".
         target: "unit", 1; "preserve", the second moment of the inputs; a number; or a dict from patterns of

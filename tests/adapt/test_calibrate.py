@@ -83,6 +83,24 @@ def test_as_by_hand(bent: Any) -> None:
     assert not np.isclose(record["b"].factor, 1 / np.sqrt(record["b"].before), rtol=0.2)
 
 
+@pytest.mark.parametrize(
+    "chosen", [{"include": ["a", "c/kernel"]}, {"exclude": ["b/**", "d"]}], ids=["in", "out"]
+)
+def test_only_what_is_asked_for_is_scaled(bent: Any, chosen: dict[str, Any]) -> None:
+    params, everything, _ = bent
+    new, record = calibrate(Bent(), X, KEY, params=params, tolerance=1e-4, **chosen)
+    assert [s.status for s in record] == ["converged", "excluded"] * 2 and record.ok
+    assert [s.parameters for s in record] == [("a/kernel",), (), ("c/kernel",), ()]
+    _, seen = Bent().apply({"params": new}, X, capture_intermediates=True)
+    found = {n: square(seen["intermediates"][n]["__call__"][0]) for n in "abcd"}
+    assert all((abs(q - 1) < 1e-3) == (n in "ac") for n, q in found.items())
+    same = {n: {k: np.array_equal(v, params[n][k]) for k, v in new[n].items()} for n in "abcd"}
+    assert same == {n: {"kernel": n in "bd", "bias": True} for n in "abcd"}
+    assert not np.array_equal(
+        everything["b"]["kernel"], params["b"]["kernel"]
+    )  # twin: scaled unless left out
+
+
 def test_no_more_passes_than_asked(bent: Any) -> None:
     params, _, record = bent
     assert 1 < record["c"].iterations <= 10  # a bias that is not scaled with it
@@ -219,6 +237,10 @@ def test_nnx_gives_a_module() -> None:
     assert np.array_equal(before, given.layers[0].kernel[...])
     module.eval()
     assert abs(square(module(X)) - 1) < 0.01
+    last, part = calibrate(given, X, KEY, include="layers/3/**")
+    assert [s.status for s in part] == ["excluded", "converged"]
+    assert np.array_equal(before, last.layers[0].kernel[...])
+    assert not np.array_equal(last.layers[3].kernel[...], given.layers[3].kernel[...])
     fresh, _ = calibrate(lambda rngs: made(rngs), X, KEY)
     fresh.eval()
     assert abs(square(fresh(X)) - 1) < 0.01

@@ -29,15 +29,16 @@ def measured(eqn: Any, values: Sequence[Value], reason: str) -> list[Value]:
     sources = {s: n for f in fields for s, n in f.sources.items()} | {reason: 0}
     slope = max((f.slope for f in fields), default=0.0)
     outs = eqn.primitive.bind(*given, **eqn.params)
+    notes = frozenset(s for s in sources if isinstance(s, str))
     found: list[Value] = []
     for out in outs if eqn.primitive.multiple_results else [outs]:
         if not is_real(out) or not jnp.issubdtype(out.dtype, jnp.floating):
-            found.append(Known(out))
+            found.append(Known(out, notes))
             continue
         if np.isnan(np.asarray(out, np.float64)).any():
             raise Unknown(f"{reason}, and on random inputs it is not a number")
         if not np.isfinite(np.asarray(out, np.float64)).all():
-            found.append(Known(out))
+            found.append(Known(out, notes))
             continue
         field = field_of_data(out)
         for base in field.bases:

@@ -20,10 +20,13 @@ _CERTAIN = 5.0
 
 
 class Known:
-    """An array that is known entry by entry: literals, positions, masks, tokens."""
+    """An array that is known entry by entry: literals, positions, masks, tokens.
 
-    def __init__(self, array: Any) -> None:
-        self.array = array
+    `notes`: what was measured to get it, such as which entries of a random signal are the largest.
+    """
+
+    def __init__(self, array: Any, notes: frozenset[str] = frozenset()) -> None:
+        self.array, self.notes = array, notes
         self._field: Field | None = None
 
     @property

@@ -178,8 +178,9 @@ class Walk:
             if len(jaxpr.invars) == len(given):
                 return self._run(jaxpr, consts, given, inside[0] if inside else None, at)
         values: list[Any] = [v.value if isinstance(v, Parameter) else v for v in given]
+        notes = frozenset[str]().union(*(v.notes for v in values if isinstance(v, Known)))
         if all(isinstance(v, Known) for v in values):
-            return [Known(v) for v in _folded(eqn, values)]
+            return [Known(v, notes) for v in _folded(eqn, values)]
         if name in ("add", "add_any"):
             self._note_branch(values)
         try:
@@ -187,6 +188,8 @@ class Walk:
             for v in out:
                 if not isinstance(v, Known):
                     assert v.shape == tuple(eqn.outvars[out.index(v)].aval.shape), (name, v.shape)
+            if notes:
+                _noted(out, values, notes)
             return out
         except Unknown as reason:
             real = [
@@ -294,6 +297,14 @@ def _notes(field: Field) -> list[str]:
     return sorted(s for s in field.sources if isinstance(s, str))
 
 
+def _noted(out: Sequence[Any], values: Sequence[Any], notes: frozenset[str]) -> None:
+    """Say of what an equation made new of its inputs how they were found."""
+    old = frozenset[Any]().union(*(v.bases for v in values if isinstance(v, Field)))
+    for v in out:
+        for base in settle(v).bases - old if not isinstance(v, Known) else ():
+            base.sources.update(dict.fromkeys(notes, 0))
+
+
 def _floating(value: Any) -> bool:
     return is_real(value) and jnp.issubdtype(value.dtype, jnp.floating)
 
@@ -329,7 +340,7 @@ def _step(value: Any, i: int) -> Any:
         layer = value.layer
         return Parameter(value.walk, Layer(layer.parameter, (*layer.at, i)))
     if isinstance(value, Known):
-        return Known(value.array[i])
+        return Known(value.array[i], value.notes)
     if isinstance(value, Field):
         return part(value, 0, i, 0)
     return value.on(part(value.argument, 0, i, 0))
@@ -338,5 +349,6 @@ def _step(value: Any, i: int) -> Any:
 def _stacked(column: Sequence[Any]) -> Any:
     values: list[Any] = [v.value if isinstance(v, Parameter) else v for v in column]
     if all(isinstance(v, Known) for v in values):
-        return Known(jnp.stack([jnp.asarray(v.array) for v in values]))
+        notes = frozenset[str]().union(*(v.notes for v in values))
+        return Known(jnp.stack([jnp.asarray(v.array) for v in values]), notes)
     return stacked([as_field(v) for v in values])

@@ -151,6 +151,23 @@ def test_attention_goes_to_keys_that_are_alike(monkeypatch: Any) -> None:
     assert not abs(mean / blind - 1) <= 5 * error / blind + 0.05
 
 
+def test_where_the_largest_are_chosen_the_site_behind_is_measured() -> None:
+    """Two of three experts: which ones depends on the shares that they are weighed with, and the analysis says so."""
+
+    class Experts(nn.Module):
+        @nn.compact
+        def __call__(self, x: Any) -> Any:
+            share = nn.softmax(nn.Dense(3, name="router")(x))
+            chosen = jax.nn.one_hot(jax.lax.top_k(share, 2)[1], 3, dtype=x.dtype).sum(axis=1)
+            up = self.param("up", nn.initializers.normal(0.2), (3, 8, 6))
+            down = self.param("down", nn.initializers.normal(0.2), (3, 6, 4))
+            return jnp.einsum("beh,ehk,be->bk", jnp.einsum("bd,edh->beh", x, up), down, share * chosen)
+
+    x = RNG.normal(size=(16, 8)).astype("f4")
+    _, record = calibrate(Experts(), x, KEY, method="analytic")
+    assert [site.why.startswith("measured on the batch; top_k") for site in record] == [False, False, True]
+
+
 class Everything(nn.Module):
     """One of each: convolution, pooling, norm, attention with a causal mask, gate, residual sum, concatenation."""
 

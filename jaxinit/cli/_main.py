@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -104,6 +105,18 @@ def _one_line(error: BaseException) -> str:
     return " ".join(first.split()) or type(error).__name__
 
 
+def _unknown(options: argparse.Namespace, left: list[str]) -> str:
+    """What to say of words that a command does not take: the option meant, where one is near."""
+    told = f"unrecognized arguments: {' '.join(left)}."
+    word = left[0].split("=")[0]
+    known = ["--" + name.replace("_", "-") for name in vars(options) if name not in ("run", "command")]
+    if word in known:
+        told += f" {word[2:].upper()} is given without {word}."
+    elif word.startswith("--") and (near := difflib.get_close_matches(word, known, n=1)):
+        told += f" Did you mean {near[0]}?"
+    return f"{told} `jaxinit {options.command} --help` lists its options"
+
+
 @contextlib.contextmanager
 def _writable(folder: str | None) -> Iterator[None]:
     """The folder of --out is there, and takes files, before anything is computed; gone if nothing came of it."""
@@ -135,7 +148,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words:
         top.print_help(sys.stderr)
         top.exit(2)
-    options = top.parse_args(words)
+    options, left = top.parse_known_args(words)
+    if left:
+        top.error(_unknown(options, left))
     out = Output(as_json=options.json, quiet=options.quiet, plain=options.plain, words=words)
     try:
         with _writable(options.out):

@@ -107,6 +107,10 @@ def read(path: str | os.PathLike[str]) -> Any:
     by a newer version.
     """
     source = checks.path("load", "path", path)
+    if source.is_dir():
+        inside = ", ".join(str(found) for found in sorted(source.glob("*.npz"))[:4])
+        way_out = f"Records in it: {inside}." if inside else "There are none in it."
+        raise checks.bad("load", "path", "the file of a record, not a folder", str(source), way_out)
     if not source.is_file():
         raise FileNotFoundError(
             f"no record at {str(source)!r}: `jaxinit.load(path=...)` must name a saved record."

@@ -205,12 +205,21 @@ def test_debug_shows_the_traceback():
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["simulat"], [*SIMULATE, "--init", "he", "--weight-variance", "2"], ["demo", "--x"]]
+    ("words", "told"),
+    [
+        ([], ""),
+        (["simulat"], "simulate"),
+        ([*SIMULATE, "--init", "he", "--weight-variance", "2"], "--init"),
+        (["demo", "--x"], "`jaxinit demo --help`"),
+        (["simulate", "--depht", "6"], "Did you mean --depth?"),
+        (["phase", "--activation", "tanh"], "ACTIVATION is given without --activation"),
+    ],
 )
-def test_bad_options_exit_2(words, capsys):
+def test_bad_options_exit_2(words, told, capsys):
     with pytest.raises(SystemExit) as end:
         main(words)
-    assert end.value.code == 2 and "usage: jaxinit" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and "usage: jaxinit" in err and told in err
 
 
 class Command:

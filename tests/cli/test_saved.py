@@ -46,6 +46,7 @@ def test_labels_that_make_one_file_name_are_kept_apart(saved, capsys, tmp_path):
     ("words", "message"),
     [
         (["report", "none.npz"], "no record at 'none.npz'"),
+        (["report", "{}"], "he.npz, "),
         (["plot", "{}/he.npz", "{}/he.npz"], "labelled 'he'"),
         (["plot", "{}/he.npz", "--format", "doc"], "png"),
         (["plot", "{}/he.npz", "--theme", "pink"], "'light' or 'dark'"),

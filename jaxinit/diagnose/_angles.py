@@ -9,6 +9,7 @@ import numpy as np
 from jaxinit.diagnose import thresholds as at
 from jaxinit.diagnose._case import Case, finding, most_severe
 from jaxinit.diagnose._certainty import Figure, how_sure, more_seeds
+from jaxinit.diagnose._gains import small_gains
 from jaxinit.diagnose._profile import is_exponential, wander
 from jaxinit.diagnose._verdict import among_, place
 from jaxinit.records import Finding, Statistic
@@ -44,9 +45,11 @@ def distances(stat: Statistic | None) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def collapse(case: Case) -> list[Finding]:
     """1 - c has fallen by more than exp(-6); an error where that is sure and bfloat16 no longer tells the inputs apart.
 
-    A note where it has done so in the networks seen, but the walk of narrow layers may explain it.
+    A note where it has done so in the networks seen, but the walk of narrow layers may explain it. What tells inputs
+    apart may have passed the smallest of the gains near zero: 1 - c may fall by its square more.
     """
     r, out = case.record, []
+    log_share = at.COLLAPSE_LOG + 2.0 * min(small_gains(case).values(), default=0.0)
     for kind, sites in case.families:
         found = distances(r.one_minus_correlation)
         if found is None:
@@ -58,8 +61,8 @@ def collapse(case: Case) -> list[Finding]:
         if len(index) < 2:
             continue
         first, last = int(index[0]), int(index[-1])
-        share = math.exp(at.COLLAPSE_LOG)
-        ratio, p_value = _fallen(case, index, np.maximum(value[index], _BLIND), float(most[last]))
+        share = math.exp(log_share)
+        ratio, p_value = _fallen(case, index, np.maximum(value[index], _BLIND), float(most[last]), log_share)
         severity = how_sure(p_value) or ("note" if ratio < share else None)
         if severity is None:
             continue
@@ -153,7 +156,9 @@ def rank_collapse(case: Case) -> list[Finding]:
     return most_severe(out, lambda f: f.value)
 
 
-def _fallen(case: Case, index: np.ndarray, value: np.ndarray, most: float) -> tuple[float, float]:
+def _fallen(
+    case: Case, index: np.ndarray, value: np.ndarray, most: float, log_share: float = at.COLLAPSE_LOG
+) -> tuple[float, float]:
     """(1 - c) at the last site over that at the first, and the p-value of a fall by more than the threshold.
 
     1 - c has heavy tails over seeds in narrow networks, so that its mean over a few is too low: its steps from site
@@ -162,13 +167,12 @@ def _fallen(case: Case, index: np.ndarray, value: np.ndarray, most: float) -> tu
     all networks do.
     """
     ratio, count = float(value[-1] / value[0]), case.record.count
-    share = math.exp(at.COLLAPSE_LOG)
-    if count >= _ALL and most >= share * value[0]:
+    if count >= _ALL and most >= math.exp(log_share) * value[0]:
         return ratio, 1.0
     log = np.log(value)
     walk = max(wander(log[np.isin(index, strand)]) for strand in case.strands(index)) if count else 0.0
     fall = Figure(math.log(ratio) + 0.5 * walk**2, walk, count + len(value))
-    return ratio, fall.p_below(at.COLLAPSE_LOG)
+    return ratio, fall.p_below(log_share)
 
 
 def bfloat16(case: Case) -> list[Finding]:

@@ -9,9 +9,9 @@ from collections import Counter
 import numpy as np
 
 from jaxinit.diagnose import thresholds as at
-from jaxinit.diagnose._case import BLOCKS, Case, finding, level, most_severe, roles, scatter
+from jaxinit.diagnose._case import BLOCKS, Case, finding, most_severe, roles, scatter
 from jaxinit.diagnose._certainty import Figure, how_sure, log_mean, more_seeds, trigamma
-from jaxinit.diagnose._gains import behind
+from jaxinit.diagnose._gains import apart
 from jaxinit.diagnose._profile import seen_units
 from jaxinit.diagnose._verdict import among_, place
 from jaxinit.records import Finding
@@ -154,8 +154,7 @@ def _usual(sites: tuple[str, ...], length: np.ndarray, passes: np.ndarray) -> tu
 def imbalance(case: Case) -> list[Finding]:
     """The layer whose weights' relative gradient is furthest from its like, by a factor 100 and more.
 
-    What a gain near zero explains is no imbalance: where one may lie on the way, the figure is the nearer to its like
-    of those with it and without.
+    What a gain near zero explains is no imbalance.
     """
     r = case.record
     name = "update_ratio" if r.update_ratio is not None else "weight_grad_norm"
@@ -171,10 +170,8 @@ def imbalance(case: Case) -> list[Finding]:
     index = np.array([i for i in np.flatnonzero(np.isfinite(log)) if seen[i] not in seen[:i]], int)
     if len(index) < 3:
         return []
-    without = log[index] - behind(case)[index]
-    usual = level([r.sites[i] for i in index], without)
-    apart = np.stack([log[index], without]) - usual
-    nearer = np.take_along_axis(apart, np.abs(apart).argmin(axis=0)[None], axis=0)[0]
+    places = [(r.layout[i].module, *r.layout[i].parameters) if r.layout else () for i in index]
+    nearer, _ = apart(case, [r.sites[i] for i in index], places, log[index])
     worst = int(np.argmax(np.abs(nearer)))
     i, away = int(index[worst]), float(nearer[worst])
     noise, dof = float(np.nan_to_num(error[i])), stat.count - 1 if stat.count > 1 else math.inf

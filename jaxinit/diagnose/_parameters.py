@@ -8,8 +8,9 @@ import math
 import numpy as np
 
 from jaxinit.diagnose import thresholds as at
-from jaxinit.diagnose._case import TABLES, Case, finding, level, scatter
+from jaxinit.diagnose._case import TABLES, Case, finding, scatter
 from jaxinit.diagnose._certainty import Figure, how_sure, more_seeds
+from jaxinit.diagnose._gains import apart, matrices
 from jaxinit.records import Finding, ParameterStatistics
 from jaxinit.records._tables import format_log
 
@@ -94,13 +95,13 @@ def steps(case: Case) -> list[Finding]:
     stat, tables = p.update_ratio, _tables(case, p)
     with np.errstate(invalid="ignore", divide="ignore"):
         log, error = np.log(stat.mean), np.nan_to_num(stat.stderr / stat.mean)
-    matrices = np.array([len(shape) > 1 for shape in p.shapes]) & np.isfinite(log)
-    if not matrices.any():
+    judged = matrices(case) & np.isfinite(log)
+    if not judged.any():
         return []
     dof = stat.count - 1 if stat.count > 1 else math.inf
     figures = {
         int(i): Figure(float(log[i]), float(error[i]), dof, case.basis).scaled(_DECADE)
-        for i in np.flatnonzero(matrices)
+        for i in np.flatnonzero(judged)
     }
     long = {i: f.p_above(math.log10(at.STEP_RATIO)) * len(figures) for i, f in figures.items()}
     far = sorted((i for i, sure in long.items() if sure < at.SURE), key=lambda i: -figures[i].value)
@@ -114,13 +115,13 @@ def steps(case: Case) -> list[Finding]:
     index = [i for i in figures if not tables[i]]
     if len(index) < _LEAST:
         return []
-    own = np.array([figures[i].value for i in index])
-    usual = level([p.names[i] for i in index], own)
-    n = int(np.argmax(np.abs(own - usual)))
-    worst, middle, away = index[n], float(usual[n]), float(own[n] - usual[n])
+    names = [p.names[i] for i in index]
+    nearer, usual = apart(case, names, [(name,) for name in names], log[index])
+    n = int(np.argmax(np.abs(nearer)))
+    worst, middle, away = index[n], _DECADE * float(usual[n]), _DECADE * float(nearer[n])
     size = Figure(abs(away), figures[worst].stderr, dof, case.basis)
     if stat.count == 1:
-        size = Figure(abs(away), _DECADE * scatter((own - usual) / _DECADE), len(index) - 1, case.basis)
+        size = Figure(abs(away), _DECADE * scatter(nearer), len(index) - 1, case.basis)
     p_value = size.p_above(math.log10(at.IMBALANCE)) * len(index)
     severity = how_sure(p_value)
     if severity is None:

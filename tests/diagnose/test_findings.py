@@ -743,3 +743,47 @@ def test_a_few_layers_that_run_away_are_no_power_of_depth():
     grows, rest = np.array([0.0, 6.0, 11.0, 15.0, 18.0]), np.zeros(5)
     assert kinds(diagnose(record(grows, rest, rest + 0.5))) == {"exploding_signal"}
     assert diagnose(record(0.42 * grows, rest, rest + 0.5)).ok
+
+
+def held(update, names=("gamma", "up", "down"), inside="layers/", equal=True):
+    """A stack whose gains, 1e-5, are one array of six layers, with relative steps of its kernels and of the head."""
+    paths = [f"{inside}{name}" for name in names] + ["head"]
+    shapes = ((6, 32), (6, 32, 64), (6, 64, 32), (32, 10))
+    layout = tuple(
+        Site(p, "operation", "dot_general", "", (4, 32), "float32", parameters=(p,)) for p in paths[1:]
+    )
+    norms = sampled(np.array([1e-5 * math.sqrt(6 * 32), 5.0, 5.0, 3.0]), 0.0)
+    parameters = ParameterStatistics(
+        tuple(paths), shapes, norms, update_ratio=sampled(np.array([9.0, *update]), 0.0)
+    )
+    return diagnose(
+        Propagation(
+            "probe", tuple(paths[1:]), 1, log_second_moment=sampled(np.zeros((3, 1))), layout=layout,
+            update_ratio=sampled(np.array(update), 0.0), parameters=parameters,
+            config={"equal_entries": [paths[0]] if equal else []},
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("inside", ["layers/", ""])
+@pytest.mark.parametrize("update", [(1e-9, 1e-9, 1e-4), (1e-3, 2e-3, 1e-3)])
+def test_gains_of_all_layers_in_one_array(inside, update):
+    """Plain SGD, and Adam, in a stack and in the model itself; twins: no gains but a matrix, and a step that is off."""
+    found = held(update, inside=inside)
+    assert not found.at_least("likely") and [f.kind for f in found] == ["small_gain"]
+    assert not held(update, inside=inside, equal=False).ok
+    if inside and update[0] < 1e-6:
+        assert {f.where for f in held((*update[:2], 1e3 * update[2])).at_least("warning")} == {("head",)}
+
+
+def test_inputs_behind_gains_near_zero_may_be_alike():
+    """A class token that sees the image through gains of 1e-3 only; twins: gains of one, and a collapse beyond that."""
+    fall, gains = np.linspace(0.0, -16.0, L), np.array([1e-3, 1.0]) * math.sqrt(32)
+
+    def of(fall, gain):
+        held = ParameterStatistics(("block/gamma",), ((32,),), sampled(np.array([gain]), 0.0))
+        return diagnose(dataclasses.replace(record(apart=0.5 * np.exp(fall)), parameters=held))
+
+    assert of(fall, gains[0]).ok and kinds(of(fall, gains[1])) == kinds(of(1.6 * fall, gains[0])) == {
+        "collapse"
+    }

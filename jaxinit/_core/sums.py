@@ -74,9 +74,16 @@ def products_and(x: jax.Array, y: jax.Array | None = None, *arrays: jax.Array) -
     other = x if y is None else y
     a, b = len(x), len(other)
     if max(a, b) > FEW:
-        return jnp.matmul(x, other.T, precision=jax.lax.Precision.HIGHEST), *sums(*arrays)
+        return _table(x, other), *sums(*arrays)
     wanted = [(i, j) for i in range(a) for j in range(b) if y is not None or i <= j]
     found = sums(*(x[i] * other[j] for i, j in wanted), *arrays)
     entry = dict(zip(wanted, found, strict=False))
     table = [[entry[i, j] if (i, j) in entry else entry[j, i] for j in range(b)] for i in range(a)]
     return jnp.stack([jnp.stack(line) for line in table]), *found[len(wanted) :]
+
+
+def _table(x: jax.Array, y: jax.Array) -> jax.Array:
+    """x y^T. A CPU multiplies many rows with one in a tenth of the time that it takes with a matrix of one row."""
+    if len(x) == 1:
+        return jnp.matmul(y, x[0], precision=jax.lax.Precision.HIGHEST)[None]
+    return jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)

@@ -51,6 +51,8 @@ def resolve(x: jax.Array, frame: jax.Array) -> tuple[jax.Array, jax.Array, jax.A
     known = jnp.sum(jnp.square(v), axis=1, keepdims=True) < 0.25
     a, v = a + length * more, jnp.where(known, 0, length * v)
     first, b = _frames.orthonormalize(v)
+    if len(x) == 1:
+        return a, b, first
     # Directions in which rows nearly agree were amplified with what was left of the frame in them.
     c, first = _split(first, frame)
     more, first = _split(first, frame)
@@ -101,17 +103,22 @@ class GaussianKnown:
 
     def product(self, key: Any, x: jax.Array, scale: Any) -> tuple[jax.Array, GaussianKnown]:
         """x @ W, and all that is known then."""
-        a, b, new = resolve(x, self.p)
-        fresh = normals(key, new.shape[0], self.q.shape[1], x.dtype) * scale
-        value = _frames.combine(_frames.gram(new, self.z), self.q) + _frames.project_out(fresh, self.q)
-        value = value * jnp.any(new != 0, axis=1, keepdims=True).astype(x.dtype)
+        y, new, value = self.draw(key, x, scale)
         used = self.counts[0]
         full = used + new.shape[0] > self.p.shape[0]
         known = GaussianKnown(
             _put(self.p, new, used), _put(self.y, value, used), self.q, self.z,
             self.counts + jnp.asarray([new.shape[0], 0, 1], jnp.float32),
         )  # fmt: skip
-        return _nan_if(full, _frames.combine(a, self.y) + _frames.combine(b, value)), known
+        return _nan_if(full, y), known
+
+    def draw(self, key: Any, x: jax.Array, scale: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """x @ W, the new rows of P and those of Y, for who keeps buffers of his own."""
+        a, b, new = resolve(x, self.p)
+        fresh = normals(key, new.shape[0], self.q.shape[1], x.dtype) * scale
+        value = _frames.combine(_frames.gram(new, self.z), self.q) + _frames.project_out(fresh, self.q)
+        value = value * jnp.any(new != 0, axis=1, keepdims=True).astype(x.dtype)
+        return _frames.combine(a, self.y) + _frames.combine(b, value), new, value
 
     def coordinates(self, x: jax.Array) -> jax.Array:
         """Of vectors that W has been multiplied with, x @ W: x = coordinates @ P."""
@@ -158,12 +165,23 @@ class HaarKnown:
 
     def product(self, key: Any, x: jax.Array, scale: Any) -> tuple[jax.Array, HaarKnown]:
         """x @ W, and all that is known then."""
-        y, new, value = self._draw(key, x, scale)
+        y, new, value = self.draw(key, x, scale)
         used, rows = self.counts[0], new.shape[0]
         full = used + rows > self.t.shape[0]
         counts = self.counts + jnp.asarray([rows, rows, 1], jnp.float32)
         known = HaarKnown(_put(self.t, new, used), _put(self.s, value, used), counts, self.shape)
         return _nan_if(full, y), known
+
+    def draw(self, key: Any, x: jax.Array, scale: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """x @ W, the new rows of T and those of S, for who keeps buffers of his own."""
+        m = self.t.shape[1]
+        a, b, new = resolve(pad(x, m), self.t)
+        frame = uniform_frame(key, new.shape[0], m, x.dtype, avoid=self.s)
+        # The i-th direction that is new takes the i-th row: there may be fewer rows to have than rows asked for.
+        true = jnp.any(new != 0, axis=1)
+        value = frame[jnp.maximum(jnp.cumsum(true) - 1, 0)] * true[:, None].astype(x.dtype)
+        y = scale * (_frames.combine(a, self.s) + _frames.combine(b, value))
+        return y[:, : self.shape[1]], new, value
 
     def coordinates(self, x: jax.Array) -> jax.Array:
         """Of vectors that W has been multiplied with, x @ W: x = coordinates @ T."""
@@ -176,15 +194,4 @@ class HaarKnown:
 
     def matrix(self, key: Any, scale: Any) -> jax.Array:
         """A whole W that agrees with everything seen, drawn from its law given that."""
-        return self._draw(key, jnp.eye(self.shape[0], dtype=self.t.dtype), scale)[0]
-
-    def _draw(self, key: Any, x: jax.Array, scale: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """x @ W, the new rows of T and those of S."""
-        m = self.t.shape[1]
-        a, b, new = resolve(pad(x, m), self.t)
-        frame = uniform_frame(key, new.shape[0], m, x.dtype, avoid=self.s)
-        # The i-th direction that is new takes the i-th row: there may be fewer rows to have than rows asked for.
-        true = jnp.any(new != 0, axis=1)
-        value = frame[jnp.maximum(jnp.cumsum(true) - 1, 0)] * true[:, None].astype(x.dtype)
-        y = scale * (_frames.combine(a, self.s) + _frames.combine(b, value))
-        return y[:, : self.shape[1]], new, value
+        return self.draw(key, jnp.eye(self.shape[0], dtype=self.t.dtype), scale)[0]

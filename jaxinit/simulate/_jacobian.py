@@ -1,4 +1,7 @@
-"""Singular values of the input-output Jacobian of each network, from the weights that the simulation draws."""
+"""Singular values of the input-output Jacobian of each network, from the weights that the simulation draws.
+
+Where weights are too many to be drawn, `_lanczos` has the largest of them.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,13 @@ from jaxinit._core import checks
 from jaxinit._core.normals import vector
 from jaxinit._core.scaled import exponent_of, normalize, pow2
 from jaxinit._core.struct import record, static
+from jaxinit.ensemble._memory import amount, available
 from jaxinit.network import Network
 from jaxinit.simulate._dense import _add_bias, _run
 from jaxinit.simulate._inputs import Inputs
+from jaxinit.simulate._lanczos import bytes_of, most_steps
 from jaxinit.simulate._signal import Nonlinearity
-from jaxinit.simulate._weights import LayerKeys, Weights
+from jaxinit.simulate._weights import IMPLICIT_LAWS, LayerKeys, Weights, law_of
 
 #: Bytes that one network's Jacobian, tangents and weights may take together.
 _MOST_BYTES = 1 << 30
@@ -85,20 +90,29 @@ def _jacobian(seed: jax.Array, root: jax.Array, data: Any, program: Jacobian) ->
     return program(ensemble.keys_of(seed[None], root)[0], data)
 
 
-def wanted_count(jacobian: Any, network: Network, sampler: str) -> int:
-    """How many singular values are wanted (0: none); raises when they cannot be had."""
+def plan(jacobian: Any, network: Network, sampler: str, approximate: bool, inputs: int) -> tuple[int, str]:
+    """How many singular values are wanted (0: none), and the sampler that has them; raises when they cannot be had.
+
+    "materialized": all of J, decomposed. "implicit": the largest few, by Lanczos. "auto" takes the first where it fits
+    into `_MOST_BYTES`, and else the second, if the number is given and the law allows it.
+    """
     if jacobian is False:
-        return 0
+        return 0, sampler
     where, rank = "simulate", min(network.shapes[0][0], network.widths[-1])
     count = rank if jacobian is True else checks.integer(where, "jacobian", jacobian, at_least=1)
     if count > rank:
         raise checks.bad(
             where, "jacobian", f"True or at most {rank}, the number of singular values", jacobian
         )
-    if sampler == "implicit":
+    if sampler == "radial":
         raise checks.bad(
-            where, "jacobian", "False with sampler='implicit', which forms no weights", jacobian,
-            "Use sampler='materialized' or 'auto'.",
+            where, "jacobian", "False with sampler='radial', which draws lengths only", jacobian,
+            "Use sampler='auto'.",
+        )  # fmt: skip
+    if sampler == "implicit" and jacobian is True:
+        raise checks.bad(
+            where, "jacobian", "how many of the largest values, not all, with sampler='implicit', which forms no "
+            "weights", jacobian, "Pass jacobian=3, say, or sampler='materialized' or 'auto'.",
         )  # fmt: skip
     if not network.chain:
         raise checks.bad(
@@ -107,15 +121,41 @@ def wanted_count(jacobian: Any, network: Network, sampler: str) -> int:
             "False for networks with places, skips, normalization, dropout or inputs at every step",
             jacobian,
         )
-    inputs, widest = network.shapes[0][0], max(max(shape) for shape in network.shapes)
-    needed = 8 * (3 * inputs * widest + 2 * widest * widest)
-    if needed > _MOST_BYTES:
+    if sampler == "implicit" and network.tied:
+        raise checks.bad(
+            where, "jacobian", "False for tied weights with sampler='implicit'", jacobian,
+            "Use sampler='materialized' or 'auto'.",
+        )  # fmt: skip
+    wide, widest = network.shapes[0][0], max(max(shape) for shape in network.shapes)
+    needed = 8 * (3 * wide * widest + 2 * widest * widest)
+    if sampler != "implicit" and needed <= _MOST_BYTES:
+        return count, "materialized"
+    laws = {law_of(network, shape) for shape in set(network.shapes)}
+    exact = laws <= {*IMPLICIT_LAWS, *(["iid"] if approximate else [])} and not network.tied
+    if sampler != "implicit" and (jacobian is True or sampler == "materialized" or not exact):
+        way_out = "Use a smaller width; jaxinit.spectra.density gives the limit of infinite width."
+        if exact:
+            way_out = (
+                "Pass the number of the largest that you need, such as jacobian=3, with sampler='auto'. "
+                + way_out
+            )
         raise checks.bad(
             where, "jacobian", f"left out for wide networks: the Jacobian here needs {needed / 2**30:.1f} GiB "
-            f"of at most {_MOST_BYTES / 2**30:.0f}", jacobian,
-            "Use a smaller width; jaxinit.spectra.density gives the limit of infinite width.",
+            f"of at most {_MOST_BYTES / 2**30:.0f}", jacobian, way_out,
         )  # fmt: skip
-    return count
+    _check_room(network, jacobian, most_steps(count, rank), inputs)
+    return count, "implicit"
+
+
+def _check_room(network: Network, jacobian: int, steps: int, inputs: int) -> None:
+    """Raises where what Lanczos knows of the matrices after all its steps does not fit into memory."""
+    needed, room = bytes_of(network.shapes, inputs, steps), available(jax.local_devices()[0])
+    if room is not None and needed > room:
+        raise checks.bad(
+            "simulate", "jacobian", f"a number of values whose products fit into memory: {steps} steps keep "
+            f"{amount(needed)}, and {amount(room)} are available", jacobian,
+            "Ask for fewer values, which take fewer steps, or use a smaller width or depth.",
+        )  # fmt: skip
 
 
 def log_singular_values(

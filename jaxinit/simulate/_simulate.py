@@ -18,13 +18,14 @@ from jaxinit._core import checks
 from jaxinit.implicit import _frames
 from jaxinit.network import Network, Plain, is_zero
 from jaxinit.records import STATISTICS, ParameterStatistics, Propagation, Statistic, provenance
+from jaxinit.simulate import _lanczos as lanczos
 from jaxinit.simulate import _radial as radial
 from jaxinit.simulate import _statistics as st
 from jaxinit.simulate._convolution import Convolution
 from jaxinit.simulate._dense import PARAMETER, Dense, Layer
 from jaxinit.simulate._driven import Driven
 from jaxinit.simulate._inputs import Inputs
-from jaxinit.simulate._jacobian import Jacobian, log_singular_values, wanted_count
+from jaxinit.simulate._jacobian import Jacobian, log_singular_values, plan
 from jaxinit.simulate._local import Activate
 from jaxinit.simulate._precision import FULL, Precision
 from jaxinit.simulate._radial import Radial
@@ -107,9 +108,11 @@ def simulate(
         chunk: at most so many seeds a device and compiled call, between which progress is reported; chosen from
             memory by default.
         progress: True for a bar on stderr, or a function of (done, total).
-        jacobian: True for all singular values of dz^L / dx at the first input, or how many of the largest. They
-            need the weights, so the sampler is "materialized"; only for networks without skips,
-            normalization or dropout, of widths up to a few thousand.
+        jacobian: True for all singular values of dz^L / dx at the first input, or how many of the largest; only for
+            networks without skips, normalization or dropout. All of them need the weights, so the sampler is
+            "materialized", up to widths of a few thousand. Beyond, "auto" has the largest few, and "implicit" at any
+            width, without weights, by Lanczos steps whose products are drawn from their exact law (not of tied
+            weights): steps end when every value is known to 1e-3, and a warning says where they do not get there.
         devices: all by default; or their number, a sequence of them, or a Mesh (see `jaxinit.ensemble.run`). The
             networks drawn are the same whatever they are, and so is every bit for the same `batch` and `chunk`.
         resume: a folder for finished chunks. The same call goes on from them, and ends with the same bits.
@@ -121,7 +124,10 @@ def simulate(
         A Propagation with sites "1" .. "depth" and source "simulation". Statistics at the last site, the
         output, treat it as a pre-activation like the others. With `jacobian`, `extra` has
         "jacobian_singular_values" and their natural logs "jacobian_log_singular_values", float64 of shape
-        (seeds, count), descending; the logs hold also where the values leave the range of float64.
+        (seeds, count), descending; the logs hold also where the values leave the range of float64. Where no weights
+        are formed, "jacobian_log_errors" bounds the distance of each log to that of some singular value (rounding, of
+        1e-6 of the largest or so, apart; none is above its own, and that none between was missed is as sure as
+        Lanczos from a random start), and "jacobian_steps" counts the steps of each seed.
 
     Raises:
         ValueError, TypeError: an argument breaks its rule, before anything is compiled; the plan does not fit
@@ -145,13 +151,12 @@ def simulate(
     precision = Precision.of(where, dtype)
     inputs = _inputs(network, q, correlation, x, alone=sampler == "radial", held=precision.held)
     rows = inputs.shape[0]
-    singular_values = wanted_count(jacobian, network, sampler)
+    singular_values, sampler = plan(jacobian, network, sampler, approximate, rows)
     if precision.dtype is not None and (sampler == "radial" or singular_values):
         raise checks.bad(
             where, "dtype", "left out with sampler='radial', which draws lengths only, and with jacobian=, which is "
-            "computed in float64", dtype,
+            "computed in float64 (float32 if no weights are formed)", dtype,
         )  # fmt: skip
-    sampler = "materialized" if singular_values else sampler
     program: Dense | Radial
     if sampler == "radial":
         program = _radial(network, rows, _wanted(record, backward, rows, radial.STATISTICS))
@@ -208,14 +213,22 @@ def simulate(
         "chunk": chunk,
         "loss": "<r, f(x)>, r iid N(0, 1/n_out)",
     }
-    extra = {}
+    extra: dict[str, np.ndarray] = {}
     if singular_values:
         assert isinstance(program, Dense)
         own = tuple(w.weights if isinstance(w, (Tied, Convolution)) else w for w in weights)
-        jacobians = Jacobian(own, program.activate.nonlinearity, program.biased)
-        logs = log_singular_values(jacobians, network, inputs, seed_array, root, singular_values)
+        of_network = own, program.activate.nonlinearity, program.biased
+        asked = network, inputs, seed_array, root, singular_values
+        if sampler == "implicit":
+            gradients = rows if program.wanted & st.BACKWARD else 1
+            logs, errors, steps = lanczos.log_singular_values(
+                lanczos.Lanczos(*of_network, rows, gradients), *asked
+            )
+            extra = {"jacobian_log_errors": errors, "jacobian_steps": steps}
+        else:
+            logs = log_singular_values(Jacobian(*of_network), *asked)
         with np.errstate(over="ignore", under="ignore"):
-            extra = {"jacobian_singular_values": np.exp(logs), "jacobian_log_singular_values": logs}
+            extra |= {"jacobian_singular_values": np.exp(logs), "jacobian_log_singular_values": logs}
     sites = tuple(str(l + 1) for l in range(network.depth))
     return Propagation(
         "simulation",

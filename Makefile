@@ -25,7 +25,11 @@ test: lint $(READY)
 
 ## The tests that take seconds.
 quick: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS) -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow"
+
+## The others.
+slow: $(READY)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -34,7 +38,7 @@ lint: $(READY)
 
 ## The documentation, with every notebook executed; any warning fails. Open docs/_build/html/index.html.
 docs: $(DOCS_READY)
-	rm -rf docs/_build
+	rm -rf docs/_build/[a-z]*  # all but what is cached with JAXINIT_DOCS_EXECUTE=cache
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --jobs auto -b html docs docs/_build/html
 
 $(DOCS_READY): $(READY)

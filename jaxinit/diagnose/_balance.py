@@ -55,9 +55,10 @@ def steps(case: Case) -> list[Finding]:
         errors = np.hypot(scale, few)
         i = int(np.argmax(np.where(judged, (size - _LN10) / errors, -math.inf)))
         score = float(size[i]) / scale
-        # One site that is off makes two steps, there and back: it stands between them.
-        back = i > 0 and -deviation[i - 1] * np.sign(deviation[i]) > 0.5 * abs(deviation[i])
-        odd = p.sites[i] if back else p.sites[i + 1]
+        # Sites that are off make two steps, there and back: the first of them stands behind the nearest such step.
+        there = np.flatnonzero(-deviation[:i] * np.sign(deviation[i]) > 0.5 * abs(deviation[i]))
+        into = int(there[-1]) if there.size and i - there[-1] <= len(step) // 2 else i
+        odd = p.sites[into + 1]
         decades = Figure(float(size[i]), float(errors[i]), len(step) - 1, f"{len(step)} steps").scaled(
             _DECADE
         )
@@ -69,12 +70,14 @@ def steps(case: Case) -> list[Finding]:
             continue
         among = among_(kind, len(p.sites))
         elsewhere = (
-            "elsewhere" if known[i] else f"to the {'largest' if deviation[i] > 0 else 'smallest'} elsewhere"
+            "elsewhere"
+            if known[into]
+            else f"to the {'largest' if deviation[into] > 0 else 'smallest'} elsewhere"
         )
         text = (
             f"{place(odd)} disagrees with its neighbours{among}: the second moment changes by "
-            f"×{format_log(float(p.log[i + 1] - p.log[i]))} from {place(p.sites[i])} to {place(p.sites[i + 1])}, "
-            f"by ×{format_log(float(usual[i]))} {elsewhere}."
+            f"×{format_log(float(p.log[into + 1] - p.log[into]))} from {place(p.sites[into])} to {place(odd)}, "
+            f"by ×{format_log(float(usual[into]))} {elsewhere}."
         )
         out.append(
             finding(

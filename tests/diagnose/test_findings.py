@@ -787,3 +787,12 @@ def test_inputs_behind_gains_near_zero_may_be_alike():
     assert of(fall, gains[0]).ok and kinds(of(fall, gains[1])) == kinds(of(1.6 * fall, gains[0])) == {
         "collapse"
     }
+
+
+def test_the_first_of_several_layers_that_are_off_is_named():
+    """Layers 9 to 11 are up, the way back is steeper; twin: from layer 9 on all are up."""
+    up = 7.0 * ((DEPTH > 7) & (DEPTH < 11)) - 0.5 * (DEPTH == 11)
+    [f] = [f for f in diagnose(record(up)) if f.kind == "step"]
+    assert f.where == ("9",) and "from layer 8 to layer 9" in f.what
+    [f] = [f for f in diagnose(record(7.0 * (DEPTH > 7))) if f.kind == "step"]
+    assert f.where == ("9",)

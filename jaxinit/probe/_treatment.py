@@ -17,7 +17,7 @@ from jaxinit.probe._drawn import Drawn, laws
 from jaxinit.probe._lookup import is_lookup, tokens
 from jaxinit.probe._operands import Product, matrix_shape, taken_axes
 from jaxinit.probe._plan import Plan
-from jaxinit.probe._unformed import kind_of, smaller, stand_in
+from jaxinit.probe._unformed import kind_of, smaller, stand_ins
 from jaxinit.probe._uses import Use, Uses, uses_of
 from jaxinit.probe._wanted import Wanted, want
 
@@ -63,9 +63,11 @@ class Treatment:
         """Parameters and state, with `Unformed` in place of parameters that are never formed."""
         outs = self.wanted([key, *jax.tree.leaves(args)])
         products = jax.random.fold_in(key, _STREAM)
-        for n in self.laws:
-            stack = [loop.length for loop in self.plan.stacked.get(n, ())]
-            outs[n] = stand_in(products, self.plan.parameters[n], stack)
+        if self.laws:
+            paths = [self.plan.parameters[n] for n in self.laws]
+            stacks = [[loop.length for loop in self.plan.stacked.get(n, ())] for n in self.laws]
+            for n, own in zip(self.laws, stand_ins(products, paths, stacks), strict=True):
+                outs[n] = own
         return jax.tree.unflatten(self.structure, outs)
 
 

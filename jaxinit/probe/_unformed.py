@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 
 from jaxinit._core.struct import leaf, record
@@ -22,7 +23,7 @@ from jaxinit.probe._lookup import filled, look_up, places
 from jaxinit.probe._operands import Product, matrix_shape, rows_of, tap_of
 from jaxinit.probe._thread import Thread, leveled, use
 
-__all__ = ["FIGURES", "Unformed", "figures", "kind_of", "multiply", "multiply_again", "smaller", "stand_in"]
+__all__ = ["FIGURES", "Unformed", "figures", "kind_of", "multiply", "multiply_again", "smaller", "stand_ins"]
 
 #: What comes with the cotangent of a probe: how many of the normals that the matrix is made of were drawn for its
 #: products, and the sum of their squares; the norm of the gradient.
@@ -39,15 +40,22 @@ class Unformed:
     probe: Any = leaf()
 
 
-def stand_in(key: Any, path: Sequence[str], stack: Sequence[int]) -> Unformed:
-    """That of the parameter of this path, in the network that `key` names, one for each layer stacked in it.
+def stand_ins(key: Any, paths: Sequence[Sequence[str]], stacks: Sequence[Sequence[int]]) -> list[Unformed]:
+    """Those of the parameters of these paths, in the network that `key` names, one for each layer stacked in each.
 
-    The key follows from the path alone, so that a network is the same whatever else is asked.
+    The key of one follows from its path alone, so that a network is the same whatever else is asked. All are made
+    together: keys one by one are long to compile.
     """
-    key = jax.random.fold_in(key, jnp.uint32(zlib.crc32("/".join(path).encode())))
-    count = math.prod(stack)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count, dtype=jnp.uint32))
-    return Unformed(keys.reshape(tuple(stack)), jnp.zeros((*stack, len(FIGURES)), jnp.float32))
+    names = np.asarray([zlib.crc32("/".join(path).encode()) for path in paths], np.uint32)
+    counts = [math.prod(stack) for stack in stacks]
+    owners = jax.vmap(jax.random.fold_in, (None, 0))(key, names)[np.repeat(np.arange(len(names)), counts)]
+    layers = np.concatenate([np.arange(count, dtype=np.uint32) for count in counts])
+    keys, out, start = jax.vmap(jax.random.fold_in)(owners, layers), list[Unformed](), 0
+    for stack, count in zip(stacks, counts, strict=True):
+        own = keys[start : start + count].reshape(tuple(stack))
+        out.append(Unformed(own, jnp.zeros((*stack, len(FIGURES)), jnp.float32)))
+        start += count
+    return out
 
 
 def smaller(rows: int, n_in: int, n_out: int, law: Drawn) -> bool:

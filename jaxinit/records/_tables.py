@@ -46,7 +46,10 @@ def format_figure(mean: float, stderr: float) -> str:
 
 
 def shown(sites: int, max_rows: int) -> np.ndarray:
-    """Indices of the rows to show: all, or evenly spaced ones with the first and the last."""
+    """Indices of the rows to show: all, or evenly spaced ones with the first and the last.
+
+    Not every second or third one: rows of models come in turns, and kernels without their biases would be left.
+    """
     if sites <= max_rows:
         return np.arange(sites)
     return np.unique(np.round(np.linspace(0, sites - 1, max_rows)).astype(int))
@@ -58,11 +61,13 @@ def propagation_table(record: Propagation, max_rows: int, marks: Sequence[str] =
     columns = (_model_columns if record.layout else _network_columns)(record, rows)
     if any(marks):
         columns.append(("", [marks[i] for i in rows]))
+    notes = ["✗ error, ! warning, ? likely: jaxinit.diagnose says what"] if any(marks) else []
+    if len(rows) < len(record.sites):
+        notes.append(f"{len(rows)} of {len(record.sites)} sites (max_rows={max_rows})")
     table = FittedTable(
         title=Text(f"{record.label} ({record.source}, {count})"), title_justify="left",
         expendable=("‖dL/dW‖", "grad corr.", "shape", "dead", "corr."),
-        caption="✗ error, ! warning, ? likely: jaxinit.diagnose says what" if any(marks) else None,
-        caption_justify="left",
+        caption="; ".join(notes) or None, caption_justify="left",
     )  # fmt: skip
     table.add_column(
         "site", justify="right" if all(s.isdigit() for s in record.sites) else "left", no_wrap=True

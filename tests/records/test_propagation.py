@@ -49,7 +49,8 @@ def test_table_shows_first_and_last_site(run: Propagation) -> None:
     shown_text = text(run)
     lines = [line for line in shown_text.splitlines() if line.startswith("│")]
     assert lines[0].split("│")[1].strip() == "1" and lines[-1].split("│")[1].strip() == "40"
-    assert len(lines) == 24 and "⟨z²⟩" in shown_text and "5 seeds" in shown_text
+    assert len(lines) == 24
+    assert all(told in shown_text for told in ("⟨z²⟩", "5 seeds", "24 of 40 sites"))
 
 
 def test_repr_is_one_line(run: Propagation) -> None:

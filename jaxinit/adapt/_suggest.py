@@ -218,8 +218,9 @@ def _fan(product: Product, name: str, shape: tuple[int, ...]) -> int | None:
     if len(shape) < 2:
         return None
     fan = ji.fans(shape)[0]
-    if product.contracting is None:
-        return int(fan) if product.kind == "conv_general_dilated" else None
+    if product.contracting is None:  # of a kernel that is computed with in another precision, say
+        plain = product.kind == "conv_general_dilated" or (name == "kernel" and len(shape) == 2)
+        return int(fan) if plain else None
     summed = math.prod(shape[k] for k in product.contracting)
     # Flax's general dense layers hand over the shape with the summed axes as one.
     return summed if name == "kernel" or math.isclose(summed, fan) else None

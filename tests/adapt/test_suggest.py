@@ -83,6 +83,8 @@ def test_embeddings_and_other_parameters() -> None:
     assert found["embed/embedding"].code == "ji.normal(1)"
     assert found["embed/embedding"].line == "Embed(..., embedding_init=ji.normal(1))"
     assert found["experts"].line == "experts: ji.normal(0.25)"
+    low = nn.Sequential([nn.Dense(16, dtype=jnp.bfloat16), nn.relu, nn.Dense(8, dtype=jnp.bfloat16)])
+    assert [layer.code for layer in suggest(low, X)] == ["ji.lecun_normal()", "ji.he_normal()"]
 
 
 def test_a_tied_embedding_is_set_for_its_first_use() -> None:

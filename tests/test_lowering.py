@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent
 LOWERED = {
     "ensemble": ["test_engine.py"],
     "simulate": [
-        "test_simulate.py", "test_convolution.py", "test_radial.py", "test_jacobian.py", "test_lowering.py",
+        "test_simulate.py", "test_convolution.py", "test_radial.py", "test_jacobian.py", "test_jacobian_lanczos.py",
+        "test_lowering.py",
     ],
     "implicit": ["test_operators.py", "test_tied.py"],
     "meanfield": ["test_maps.py", "test_phase_diagram.py", "test_traced_fixed_point.py"],

@@ -66,8 +66,8 @@ def test_implicit_and_materialized_have_one_law(kind: str) -> None:
 
 
 def test_twin_another_weight_variance_is_seen() -> None:
-    a = ji.simulate(network(**KINDS["relu"]), SEEDS, keep_seeds=True)
-    b = ji.simulate(network(activation="relu", weight_variance=2.3), SEEDS, keep_seeds=True)
+    a = ji.simulate(network(**KINDS["relu"]), SEEDS, keep_seeds=True, batch=100)
+    b = ji.simulate(network(activation="relu", weight_variance=2.3), SEEDS, keep_seeds=True, batch=100)
     other_law(samples(a), samples(b))
 
 
@@ -83,8 +83,8 @@ def test_twin_a_backward_pass_that_forgets_the_projection_is_seen() -> None:
 
 
 def test_twin_gaussian_and_orthogonal_differ() -> None:
-    a = ji.simulate(network(**KINDS["orthogonal"]), SEEDS, keep_seeds=True)
-    b = ji.simulate(network(activation="tanh", weight_variance=1.2), SEEDS, keep_seeds=True)
+    a = ji.simulate(network(**KINDS["orthogonal"]), SEEDS, keep_seeds=True, batch=100)
+    b = ji.simulate(network(activation="tanh", weight_variance=1.2), SEEDS, keep_seeds=True, batch=100)
     other_law(samples(a), samples(b))
 
 
@@ -135,17 +135,21 @@ def test_against_a_network_written_out() -> None:
 
 
 def test_dead_zero_and_saturated_units() -> None:
-    run = ji.simulate(network(width=64, activation="relu", weight_variance=2.0), 200, correlation=0.0)
+    record = ["zero_fraction", "dead_fraction", "saturated_fraction"]
+    run = ji.simulate(
+        network(width=64, activation="relu", weight_variance=2.0), 200, correlation=0.0, record=record
+    )
     zero, dead = run.zero_fraction, run.dead_fraction
     assert abs(zero.mean[0] - 0.5) < 5 * zero.stderr[0]
     assert abs(dead.mean[0] - 0.25) < 5 * dead.stderr[0]  # both of two independent inputs are negative
-    hard = ji.simulate(network(width=64, activation="tanh", weight_variance=1e4), 200)
+    hard = ji.simulate(network(width=64, activation="tanh", weight_variance=1e4), 200, record=record)
     assert hard.saturated_fraction.mean[0] > 0.9 and hard.dead_fraction.mean[0] < 0.9
 
 
 def test_inputs_have_the_stated_length_and_angle() -> None:
     run = ji.simulate(network(width=64, depth=1, input_width=64, activation="relu", weight_variance=1.0,
-                              ensemble="orthogonal"), 3, q=4.0, correlation=-0.4)  # fmt: skip
+                              ensemble="orthogonal"), 3, q=4.0, correlation=-0.4,
+                      record=["second_moment", "correlation"])  # fmt: skip
     np.testing.assert_allclose(run.second_moment.mean[0], 4.0, rtol=1e-5)
     np.testing.assert_allclose(run.correlation.mean[0, 0], -0.4, rtol=1e-5)
 
@@ -182,7 +186,8 @@ def test_a_saturating_network_fades_into_the_linear_range() -> None:
 
 @pytest.mark.parametrize(("variance", "end"), [(0.5, -np.inf), (50.0, np.inf)])
 def test_squared_relu_truly_dies_or_explodes(variance: float, end: float) -> None:
-    run = ji.simulate(ji.Network(60, 64, "squared_relu", weight_variance=variance), 2)
+    record = ["log_second_moment", "log_grad_second_moment"]
+    run = ji.simulate(ji.Network(60, 64, "squared_relu", weight_variance=variance), 2, record=record)
     assert (run.log_second_moment.mean[-1] == end).all() and (run.log_grad_second_moment.mean[0] == end).all()
     assert (
         np.isfinite(run.log_second_moment.mean[0]).all()
@@ -193,8 +198,10 @@ def test_squared_relu_truly_dies_or_explodes(variance: float, end: float) -> Non
 def test_an_input_that_explodes_spoils_no_other() -> None:
     x = np.random.default_rng(0).normal(size=(2, 64)).astype(np.float32)
     net = ji.Network(5, 64, "squared_relu", weight_variance=0.2)
-    alone = ji.simulate(net, 4, x=x[:1], keep_seeds=True)
-    both = ji.simulate(net, 4, x=np.stack([x[0], 1e6 * x[1]]), keep_seeds=True)
+    alone, both = (
+        ji.simulate(net, 4, x=inputs, keep_seeds=True, record=["second_moment", "mean", "grad_second_moment"])
+        for inputs in (x[:1], np.stack([x[0], 1e6 * x[1]]))
+    )
     assert (both.second_moment.mean[-1] == np.inf).tolist() == [False, True]
     assert np.isnan(both.mean.mean[-1, 1]) and np.isfinite(both.mean.mean[:, 0]).all()
     # The first row of a draw does not depend on the rows after it.
@@ -227,11 +234,12 @@ def test_same_seed_same_network_whatever_the_split() -> None:
 def test_normals_that_are_drawn_twice_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network too large to keep its normals for the backward pass."""
     net = ji.Network(3, 16, "tanh", weight_variance=1.5, bias_variance=0.1)
-    kept = ji.simulate(net, 6)
+    names = ["grad_second_moment", "grad_correlation", "weight_grad_norm"]
+    kept = ji.simulate(net, 6, record=names)
     monkeypatch.setattr(_simulate, "_STORE_BYTES", 100)
     assert not _simulate._weights(net, (16, 16), "auto", False, 2).store
-    drawn = ji.simulate(net, 6)
-    for name in ("grad_second_moment", "grad_correlation", "weight_grad_norm"):
+    drawn = ji.simulate(net, 6, record=names)
+    for name in names:
         np.testing.assert_allclose(drawn[name].mean, kept[name].mean, rtol=1e-5)
 
 

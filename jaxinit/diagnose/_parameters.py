@@ -58,19 +58,19 @@ def without_gradient(case: Case) -> list[Finding]:
 def stuck(case: Case) -> list[Finding]:
     """Two matrices one behind the other that are both exactly 0: the gradient of each has the other as a factor.
 
-    One alone is a start at zero, and gets a gradient.
+    One alone is a start at zero, and gets a gradient. So it is with gains, of two norms of one branch.
     """
     r, p = case.record, case.record.parameters
     if p is None or p.gradient_norm is None:
         return []
     zero = (p.norm.max == 0.0) & (p.gradient_norm.defined > 0) & (p.gradient_norm.max == 0.0)
     rows = {name: i for i, name in enumerate(p.names) if len(p.shapes[i]) > 1}
-    matrices = [(s.name, rows[s.parameters[0]]) for s in r.layout if s.parameters and s.parameters[0] in rows]
+    entered = [(s.name, rows[s.parameters[0]]) for s in r.layout if s.parameters and s.parameters[0] in rows]
     pairs = [
-        (a[0], b[0]) for a, b in itertools.pairwise(matrices) if a[1] != b[1] and zero[a[1]] and zero[b[1]]
+        (a[0], b[0]) for a, b in itertools.pairwise(entered) if a[1] != b[1] and zero[a[1]] and zero[b[1]]
     ]
     if not pairs:
-        return []
+        return _stuck_gains(case, p, zero)
     more = f" (and {len(pairs) - 1} more such pair{'s' * (len(pairs) > 2)})" * (len(pairs) > 1)
     text = (
         f"{pairs[0][0]} and {pairs[0][1]}, one behind the other, both start at exactly 0{more}: the gradient of each "
@@ -80,6 +80,26 @@ def stuck(case: Case) -> list[Finding]:
         finding(
             "stuck_at_zero", "warning", text, (pairs[0][0], pairs[-1][1]),
             ("number of pairs", Figure(float(len(pairs)))), 0.0, 0.0, case.rescale, at.EXACT_SOURCE, least=0.0,
+        )
+    ]  # fmt: skip
+
+
+def _stuck_gains(case: Case, p: ParameterStatistics, zero: np.ndarray) -> list[Finding]:
+    """Gains that are all 0 and get no gradient, where no zero elsewhere does that would let it through after a step."""
+    assert p.gradient_norm is not None  # `stuck` has looked at it
+    waits = (p.norm.max == 0.0) & (p.gradient_norm.max > 0.0)
+    free = [not name.endswith("bias") for name in p.names]
+    names = [p.names[i] for i in np.flatnonzero(zero & free & ~matrices(case))]
+    if len(names) < 2 or (waits & free).any():
+        return []
+    text = (
+        f"The gains {_listed(names)} start at exactly 0 and get no gradient: of two in one branch each has the other as a "
+        "factor, so neither leaves 0. Zeros belong in one gain of a branch only, the last."
+    )
+    return [
+        finding(
+            "stuck_at_zero", "warning", text, _ends(names), ("number of gains", Figure(float(len(names)))), 0.0, 0.0,
+            "scale_init=ji.ones()  # of all norms of a branch but the last", at.EXACT_SOURCE, least=0.0,
         )
     ]  # fmt: skip
 

@@ -796,3 +796,19 @@ def test_the_first_of_several_layers_that_are_off_is_named():
     assert f.where == ("9",) and "from layer 8 to layer 9" in f.what
     [f] = [f for f in diagnose(record(7.0 * (DEPTH > 7))) if f.kind == "step"]
     assert f.where == ("9",)
+
+
+def test_two_gains_of_a_branch_at_zero_are_stuck():
+    """Both norms of every branch start at zero; twins: the last alone, and a head at zero that waits for a step."""
+    names = ("block/bn1/scale", "block/bn3/scale", "head/kernel", "block/bn3/bias")
+
+    def of(gradient, norm=(0.0, 0.0, 1.0, 0.0)):
+        figures = (sampled(np.array(v), 0.0) for v in (norm, gradient))
+        held = ParameterStatistics(names, ((8,), (8,), (8, 4), (8,)), *figures)
+        return {
+            (f.kind, f.where)
+            for f in diagnose(dataclasses.replace(record(), parameters=held)).at_least("warning")
+        }
+
+    assert of((0.0, 0.0, 1.0, 1.0)) == {("stuck_at_zero", names[:2])}
+    assert not of((0.0, 1.0, 1.0, 1.0)) and not of((0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 0.0))

@@ -148,8 +148,9 @@ def judged(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def by_law(model: Any, x: Any, sites: Sequence[str], first: int = 1024) -> tuple[list[str], np.ndarray]:
-    """The logs of second moments at `sites`, (draws, sites), of kernels drawn at the scales that the analysis suggests:
-    until the standard error of each site's mean is below `SURE`, or `CAP` draws are done."""
+    """The logs of second moments at `sites`, relative to what the analysis expects there, (draws, sites), of kernels
+    drawn at the scales that it suggests (one for all layers of a stack): until the standard error of each site's mean
+    is below `SURE`, or `CAP` draws are done."""
     scales = {s.parameter: s.stddev / s.now for s in ji.suggest(model, x, residual=False) if s.now > 0}
 
     def scaled(path: Any, leaf: Any) -> Any:
@@ -161,13 +162,15 @@ def by_law(model: Any, x: Any, sites: Sequence[str], first: int = 1024) -> tuple
     def apply(params: Any, x: Any) -> Any:
         return model.apply({"params": params}, x)
 
+    said = ji.analyze((draw, apply), x)
+    expected = said.second_moment.mean[[said.sites.index(name) for name in sites], 0]
     logs, done, more = [], 0, first
     while more:
         run = ji.probe(
             (draw, apply), x, seeds=np.arange(done, done + more), sites="ops", backward=False, keep_seeds=True
         )
         at = [run.sites.index(name) for name in sites]
-        logs.append(np.log(run.second_moment.samples.mean(axis=2)[:, at]))
+        logs.append(np.log(run.second_moment.samples.mean(axis=2)[:, at] / expected))
         done += more
         more = min(done, CAP - done) if np.max(judged(np.concatenate(logs))[1]) > SURE else 0
     return list(sites), np.concatenate(logs)

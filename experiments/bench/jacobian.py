@@ -13,7 +13,6 @@ import argparse
 import time
 
 import jax
-import numpy as np
 from memory import peak
 
 import jaxinit as ji
@@ -46,10 +45,8 @@ def main() -> None:
     values, errors, steps = (
         run.extra["jacobian_" + name][0] for name in ("singular_values", "log_errors", "steps")
     )
-    with np.printoptions(precision=5):
-        print(
-            f"singular values {values}, off by at most {np.array2string(errors, precision=1)} of themselves"
-        )
+    off = ", ".join(f"{e:.1e}" for e in errors)
+    print(f"singular values {', '.join(f'{v:.5g}' for v in values)}, off by at most {off} of themselves")
     print(f"{steps} steps, peak {peak() / 1e3:.1f} GB, {wall:.0f} s wall, {cpu:.0f} s CPU")
 
 

@@ -81,6 +81,53 @@ class CNN(Drawn):
         return self.dense(10, "head")(x.mean(axis=(1, 2)))
 
 
+class Frames(Drawn):
+    """Three strided convolutions, then dense layers on all that they left: a Q-network of frames."""
+
+    activation: Callable[[Any], Any] = nn.relu
+    divide: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        x = x / self.divide
+        for n, (width, size, stride) in enumerate(((16, 4, 2), (32, 3, 2), (32, 3, 1))):
+            x = self.activation(self.conv(width, f"conv_{n}", size=size, strides=stride)(x))
+        x = self.activation(self.dense(64, "fc", HE)(x.reshape(x.shape[0], -1)))
+        return self.dense(6, "q")(x)
+
+
+class ConvNeXtBlock(Drawn):
+    width: int = 16
+    gamma: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        small = nn.initializers.truncated_normal(0.02)
+        h = self.conv(self.width, "dwconv", small, size=7, feature_group_count=self.width)(x)
+        h = nn.gelu(self.dense(4 * self.width, "up", small)(nn.LayerNorm(name="norm")(h)))
+        h = self.dense(self.width, "down", small)(h)
+        return x + self.param("gamma", self.draw("gamma", ji.constant(self.gamma)), (self.width,)) * h
+
+
+class ConvNeXt(Drawn):
+    """Stages of blocks behind LayerScale, between them layers of the stream that downsample."""
+
+    stages: tuple[int, ...] = (2, 2)
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        small = nn.initializers.truncated_normal(0.02)
+        for s, blocks in enumerate(self.stages):
+            if s:
+                x = nn.LayerNorm(name=f"down_norm_{s}")(x)
+            x = self.conv(16 * 2**s, f"down_{s}", small, size=2, strides=2)(x)
+            if not s:
+                x = nn.LayerNorm(name="stem_norm")(x)
+            for b in range(blocks):
+                x = ConvNeXtBlock(self.rules, 16 * 2**s, name=f"stage{s}_block{b}")(x)
+        return self.dense(10, "head", small)(nn.LayerNorm(name="norm")(x.mean(axis=(1, 2))))
+
+
 class Bottleneck(Drawn):
     norm: bool = True
     last: Any = HE

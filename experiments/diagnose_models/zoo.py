@@ -24,11 +24,13 @@ NOT_FINITE = frozenset({"not_finite_signal", "not_finite_gradient"})
 UNTRAINED = frozenset({"unused_parameter", "no_gradient", "stuck_at_zero"})
 FLAT = frozenset({"saturated_units", "dead_units"})
 ALIKE = frozenset({"collapse", "rank_collapse"})
+LARGE = frozenset({"large_values"})
 IDENTICAL = frozenset({"identical_units"})
 
 #: Families of the test half in which a miss was looked into, and led to a change: they are of the tuning half since.
 LOOKED_AT = (
     "pre-LN Transformer", "LSTM", "tanh RNN", "GRU (nnx)", "post-activation ResNet", "μP MLP", "U-Net",
+    "Q-network", "ConvNeXt",
 )  # fmt: skip
 
 
@@ -333,6 +335,25 @@ def zoo() -> list[Animal]:
         ),
         plant("zero weights", DEAD, **rules("*/kernel", ji.zeros())),
     ]
+
+    pixels = rng.integers(0, 256, size=(8, 32, 32, 4)).astype("f4")
+    frames, plant = family("Q-network", lambda **f: models.Frames(**{"divide": 255.0} | f), pixels)
+    out += [
+        frames,
+        plant("inputs not divided", LARGE, "conv_0", divide=1.0),
+        plant("one layer ×10", UNEVEN, "conv_1", **rules("conv_1/kernel", ten(he))),
+        plant("sigmoid in place of ReLU", VANISHING | ALIKE, activation=nn.sigmoid),
+        plant("biases of -5", DEAD, "conv_1", **rules("conv_1/bias", ji.constant(-5.0))),
+        plant("N(0, 1) weights", EXPLODING | LARGE, **rules("*/kernel", ji.normal(1.0))),
+    ]
+
+    next_, plant = family("ConvNeXt", models.ConvNeXt, images)
+    out += [
+        next_,
+        plant("one downsampling ×100", UNEVEN, "down_1", **rules(
+            "down_1/kernel", ji.scaled(nn.initializers.truncated_normal(0.02), 100.0))),
+        plant("zero weights", DEAD, **rules("*/kernel", ji.zeros())),
+    ]  # fmt: skip
     return out
 
 

@@ -93,8 +93,8 @@ def _stuck_gains(case: Case, p: ParameterStatistics, zero: np.ndarray) -> list[F
     if len(names) < 2 or (waits & free).any():
         return []
     text = (
-        f"The gains {_listed(names)} start at exactly 0 and get no gradient: of two in one branch each has the other as a "
-        "factor, so neither leaves 0. Zeros belong in one gain of a branch only, the last."
+        f"The gains {_listed(names)} start at exactly 0 and get no gradient: of two in one branch each has the other "
+        "as a factor, so neither leaves 0. Zeros belong in one gain of a branch only, the last."
     )
     return [
         finding(

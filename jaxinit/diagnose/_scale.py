@@ -214,8 +214,9 @@ def large_values(case: Case) -> list[Finding]:
     entered = r.layout[i].parameters
     remedy = case.redraw(entered[0]) if entered else case.rescale
     if threshold == at.OUTPUT_DECADES:
+        where = "" if name == "output" else f", {name},"
         text = (
-            f"The output, {name}, starts at an rms of {rms:.3g}: its softmax is sure of a guess, its squared error is "
+            f"The output{where} starts at an rms of {rms:.3g}: its softmax is sure of a guess, its squared error is "
             f"{rms**2:.2g}."
         )
     else:

@@ -195,46 +195,61 @@ def _sentence(p: Profile, moved: Change, noun: str, kind: str, steady: bool, uni
 
 
 def large_values(case: Case) -> list[Finding]:
-    """The first layer whose values are so large that no nonlinearity, softmax or loss takes them; else the output."""
+    """The first layer whose values are so large that no nonlinearity or softmax takes them, and so large an output.
+
+    Of values that a module returns: a bare product may be scaled by what follows (as in NTK parametrization). Large
+    inputs and a large output are faults; what a layer amplifies may meet a norm, and is a note. Large inputs explain
+    the output.
+    """
     r, p = case.record, case.forward
     if not r.layout or p is None:
         return []
     at_site = {site: n for n, site in enumerate(p.sites)}
-    index = [i for i, s in enumerate(r.layout) if s.name in at_site and s.role != "input" and case.matrix(i)]
-    figures = [_decades(case, p, at_site[r.sites[i]]) for i in index]
-    limits = [(i, f, at.DECADES, len(index)) for i, f in zip(index, figures, strict=True)]
-    if r.sites[-1] in at_site:
-        limits.append((case.depth - 1, _decades(case, p, at_site[r.sites[-1]]), at.OUTPUT_DECADES, 1))
-    tested = [(i, f, limit, f.p_above(limit) * n) for i, f, limit, n in limits]
-    found = [one for one in tested if one[-1] < at.SURE]
-    if not found:
-        return []
-    i, figure, threshold, p_value = found[0]
-    name, rms = place(r.sites[i]), 10.0 ** (0.5 * figure.value)
-    entered = r.layout[i].parameters
-    remedy = case.redraw(entered[0]) if entered else case.rescale
-    if threshold == at.OUTPUT_DECADES:
-        where = "" if name == "output" else f", {name},"
-        text = (
-            f"The output{where} starts at an rms of {rms:.3g}: its softmax is sure of a guess, its squared error is "
-            f"{rms**2:.2g}."
-        )
-    else:
-        more = sum(limit == at.DECADES for _, _, limit, _ in found) - 1
-        others = f", as at {more} more layer{'s' * (more > 1)}" if more else ""
-        text = f"The values of {name} are large, rms {rms:.3g}{others}: "
+    index = [i for i, s in enumerate(r.layout) if s.name in at_site and s.role == "output" and case.matrix(i)]
+    figures = {i: _decades(case, p, at_site[r.sites[i]]) for i in index}
+    tested = [(i, f, f.p_above(at.DECADES) * len(index)) for i, f in figures.items()]
+    large = [one for one in tested if one[-1] < at.SURE]
+    out = []
+    if large:
+        i, figure, p_value = large[0]
+        rms = 10.0 ** (0.5 * figure.value)
+        others = f", as at {len(large) - 1} more layer{'s' * (len(large) > 2)}" if len(large) > 1 else ""
+        text = f"The values of {place(r.sites[i])} are large, rms {rms:.3g}{others}: "
         gain = _amplifies(case, i)
         if i == index[0] and r.layout[i].kind not in TABLES and gain < at.AMPLIFIES:
             text += f"its weights amplify by {gain:.2g} only, so the inputs are large. Scale them to a deviation of 1."
             remedy = f"x = x / {rms / gain:.3g}  # the inputs"
-        else:
-            text += "beyond what softmax, tanh or a logistic function take, where no norm stands in between."
-    return [
-        finding(
-            "large_values", "warning", text, (r.sites[i],), ("log10 of the second moment", figure), threshold, p_value,
-            remedy, at.LARGE_SOURCE,
-        )
-    ]  # fmt: skip
+            return [_large("warning", text, r.sites[i], figure, at.DECADES, p_value, remedy)]
+        text += "beyond what softmax, tanh or a logistic function take, where no norm stands in between."
+        out.append(_large("note", text, r.sites[i], figure, at.DECADES, p_value, _redrawn(case, i)))
+    last = case.depth - 1
+    if r.sites[last] in at_site and r.layout[last].role == "output":
+        figure = _decades(case, p, at_site[r.sites[last]])
+        p_value = figure.p_above(at.OUTPUT_DECADES)
+        if p_value < at.SURE:
+            name, rms = place(r.sites[last]), 10.0 ** (0.5 * figure.value)
+            where = "" if name == "output" else f", {name},"
+            text = (
+                f"The output{where} starts at an rms of {rms:.3g}: its softmax is sure of a guess, its squared error "
+                f"is {rms**2:.2g}."
+            )
+            remedy = _redrawn(case, last)
+            out.append(_large("warning", text, r.sites[last], figure, at.OUTPUT_DECADES, p_value, remedy))
+    return out
+
+
+def _large(
+    severity: str, text: str, site: str, figure: Figure, threshold: float, p_value: float, remedy: str
+) -> Finding:
+    evidence = ("log10 of the second moment", figure)
+    return finding(
+        "large_values", severity, text, (site,), evidence, threshold, p_value, remedy, at.LARGE_SOURCE
+    )
+
+
+def _redrawn(case: Case, site: int) -> str:
+    entered = case.record.layout[site].parameters
+    return case.redraw(entered[0]) if entered else case.rescale
 
 
 def _decades(case: Case, p: Profile, n: int) -> Figure:

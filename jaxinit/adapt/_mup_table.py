@@ -142,23 +142,17 @@ def _rule(
 
 def _reads(found: Products) -> Mapping[int, tuple[int, ...]]:
     """Of each parameter that multiplies the signal, the axes that are summed over."""
-    plan, out = found.traced.plan, {}
+    out: dict[int, tuple[int, ...]] = {}
     for product in found.products:
-        operation = plan.places[product.place].operation
-        for layer in product.kernel:
-            n = layer.parameter
-            if n in out or operation is None:
-                continue
+        for n in (layer.parameter for layer in product.kernel):
             rank, stack = len(found.shapes[n]), len(found.stacks[n])
             if product.contracting is not None:
-                axes: tuple[int, ...] = tuple(stack + k for k in product.contracting)
-            elif product.kind == "conv_general_dilated" and product.direct:
-                axes = (stack + operation.params["dimension_numbers"].rhs_spec[1],)
+                axes = tuple(stack + k for k in product.contracting)
             elif product.kind == "gather":
                 axes = (stack,)
             else:
                 axes = (rank - 2,) if rank - stack > 1 else ()
-            out[n] = axes
+            out.setdefault(n, axes)
     return out
 
 

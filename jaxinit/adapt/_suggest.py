@@ -23,6 +23,8 @@ __all__ = ["suggest"]
 _NAMED = ((1.0, "lecun"), (2.0, "he"))
 #: Within this share the square of a gain is the named one's.
 _CLOSE = 0.01
+#: Layers that hand an initializer the shape with the summed axes as one, and the others as one.
+_FLATTENING = ("DenseGeneral", "LinearGeneral")
 
 
 def suggest(
@@ -168,6 +170,7 @@ def _layer(
     law, now = _law_of(leaves[parameter], len(traced.stacks[parameter]), shape)
     stddev = now * factors.get(parameter, 1.0)
     name = path.rsplit("/", 1)[-1]
+    kind = "Embed" if name == "embedding" else traced.traced.plan.places[product.place].kind
     why = "; ".join(sorted({note for f in after[n] for note in f.notes}))
     if now == 0:
         code, law, why = "ji.zeros()", "zeros", "kept 0"
@@ -177,7 +180,7 @@ def _layer(
             "computed from several parameters" if len(product.kernel) > 1 else why,
         )
     else:
-        code = _code(product, name, shape, law, stddev, branches)
+        code = _code(product, name, kind, shape, law, stddev, branches)
         shared = [
             f"{other.name}: {np.mean([f.second for f in after[m]]):.3g}"
             for m, other in enumerate(traced.products)
@@ -185,18 +188,18 @@ def _layer(
         ]
         used = f"set for its first use; second moment at {', '.join(shared)}" if shared else ""
         why = "; ".join(v for v in ("end of a residual branch" if branches else "", used, why) if v)
-    place = traced.traced.plan.places[product.place]
     known = {"kernel": "kernel_init", "embedding": "embedding_init"}
-    kind = "Embed" if name == "embedding" else place.kind
     expected, found = (float(np.mean([f.second for f in of.get(n, ())])) for of in (after, before))
     return SuggestedLayer(path, kind, known.get(name, name), code, law, stddev, now, expected, found, why)
 
 
-def _code(product: Product, name: str, shape: tuple[int, ...], law: str, stddev: float, branches: int) -> str:
+def _code(
+    product: Product, name: str, kind: str, shape: tuple[int, ...], law: str, stddev: float, branches: int
+) -> str:
     """An expression of `import jaxinit as ji` whose draws have this standard deviation."""
     if product.kind == "gather":
         return f"ji.normal({stddev:.4g})"
-    fan = _fan(product, name, shape)
+    fan = _fan(product, name, kind, shape)
     if fan is None:
         return f"ji.normal({stddev:.4g})"
     base = stddev * math.sqrt(branches or 1)
@@ -204,26 +207,26 @@ def _code(product: Product, name: str, shape: tuple[int, ...], law: str, stddev:
     if law == "orthogonal":
         code = f'ji.orthogonal({gain:.4g}, preserve="variance")'
     else:
-        kind = "uniform" if law == "uniform" else "normal"
+        entries = "uniform" if law == "uniform" else "normal"
         plain = ', distribution="normal"' if law == "normal" else ""
         scheme = next((s for square, s in _NAMED if abs(gain**2 / square - 1) < _CLOSE), None)
-        code = f"ji.{scheme or 'lecun'}_{kind}({plain.removeprefix(', ')})"
+        code = f"ji.{scheme or 'lecun'}_{entries}({plain.removeprefix(', ')})"
         if scheme is None:
             code = f"ji.scaled({code}, {gain:.4g})"
     return f"ji.residual({code}, {branches}, branches=1)" if branches else code
 
 
-def _fan(product: Product, name: str, shape: tuple[int, ...]) -> int | None:
+def _fan(product: Product, name: str, kind: str, shape: tuple[int, ...]) -> int | None:
     """What the initializer takes for the fan-in, where that is what the product sums over."""
     if len(shape) < 2:
         return None
     fan = ji.fans(shape)[0]
-    if product.contracting is None:  # of a kernel that is computed with in another precision, say
+    if product.contracting is None:  # of a kernel that is masked or reshaped, say
         plain = product.kind == "conv_general_dilated" or (name == "kernel" and len(shape) == 2)
         return int(fan) if plain else None
     summed = math.prod(shape[k] for k in product.contracting)
-    # Flax's general dense layers hand over the shape with the summed axes as one.
-    return summed if name == "kernel" or math.isclose(summed, fan) else None
+    flattened = name == "kernel" and kind in _FLATTENING
+    return summed if flattened or math.isclose(summed, fan) else None
 
 
 def _law_of(leaf: Any, stacks: int, shape: tuple[int, ...]) -> tuple[str, float]:

@@ -46,7 +46,7 @@ def is_convolution(eqn: core.JaxprEqn) -> bool:
 def taken_axes(eqn: core.JaxprEqn, operand: int, ndim: int) -> tuple[int, ...]:
     """The axes of the parameter that the product sums over; of a lookup, that of its rows."""
     if eqn.primitive.name == "gather":
-        return (0,)
+        return tuple(eqn.params["dimension_numbers"].start_index_map)
     if is_convolution(eqn):
         feature = eqn.params["dimension_numbers"].rhs_spec[0]
         return tuple(n for n in range(ndim) if n != feature)

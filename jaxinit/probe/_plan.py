@@ -14,16 +14,32 @@ from jaxinit.models import MARK
 from jaxinit.probe import equations
 from jaxinit.probe._activation import Chain, View, follow
 from jaxinit.probe._gates import gates_of
+from jaxinit.probe._operands import taken_axes
 from jaxinit.probe._origins import DATA, NOTHING, Origin, body_origins, flow, of
 
-__all__ = ["Block", "Loop", "Operation", "Place", "Plan", "make_plan"]
+__all__ = ["SAME", "Block", "Loop", "Operation", "Place", "Plan", "make_plan"]
 
 Path = tuple[str, ...]
 
 #: Equations that combine a parameter with the signal, and which operands can be the parameter.
 _OPERATIONS = {"dot_general": (1, 0), "conv_general_dilated": (1, 0), "gather": (0,)}
+#: Equations that change nothing of a parameter but its precision.
+SAME = frozenset({"convert_element_type", "copy"})
 #: Equations through which the search for an operation's bias goes on.
-_RESHAPING = frozenset({"convert_element_type", "reshape", "transpose", "squeeze", "copy"})
+_RESHAPING = SAME | {"reshape", "transpose", "squeeze"}
+
+
+class _Same(NamedTuple):
+    """A variable that is a parameter, or a layer of one, cast and transposed at most: which, and which of its axes each
+    of the variable's is."""
+
+    parameter: int
+    axes: tuple[int, ...]
+
+    @property
+    def layers(self) -> bool:
+        """Whether a loop that goes through the variable goes through layers of the parameter."""
+        return bool(self.axes) and self.axes == tuple(range(len(self.axes)))
 
 
 class Loop(NamedTuple):
@@ -38,15 +54,15 @@ class Loop(NamedTuple):
 class Operation:
     """A product of a parameter with the signal.
 
-    `kernel`: the parameters that the operand is made of; `operand`: which operand it is; `direct`: whether it
-    is one parameter as it was drawn, and nothing computed from it; `params`: of the equation (dimension
-    numbers, strides, groups).
+    `kernel`: the parameters that the operand is made of; `operand`: which operand it is; `summed`: the axes of the
+    parameter (of a layer of it) that the product sums over, None where the operand is more than one that is cast and
+    transposed; `params`: of the equation (dimension numbers, strides, groups).
     """
 
     primitive: str
     kernel: tuple[int, ...]
     operand: int
-    direct: bool
+    summed: tuple[int, ...] | None
     bias: tuple[int, ...]
     params: dict[str, Any]
 
@@ -140,7 +156,8 @@ def make_plan(
     rest = len(closed.jaxpr.invars) - len(parameters)
     inputs = [Origin(frozenset({i}), False) for i in range(len(parameters))]
     inputs += [DATA if len(parameters) + n in signal else NOTHING for n in range(rest)]
-    names: list[int | None] = [*range(len(parameters)), *[None] * rest]
+    names: list[_Same | None] = [_Same(n, tuple(range(len(shape)))) for n, shape in enumerate(plan.shapes)]
+    names += [None] * rest
     chosen = () if scales is None else [n for n, path in enumerate(parameters) if scales("/".join(path))]
     _Walk(plan, frozenset(chosen)).walk(plan.block, inputs, names, (), None)
     _merge(plan.places)
@@ -158,12 +175,12 @@ class _Walk:
         self,
         block: Block,
         inputs: Sequence[Origin],
-        parameters: Sequence[int | None],
+        parameters: Sequence[_Same | None],
         loops: tuple[Loop, ...],
         branch: int | None,
     ) -> list[Place | None]:
-        """Find the places of a block, and which of them are its outputs. `parameters`: which inputs are a parameter
-        as it stands."""
+        """Find the places of a block, and which of them are its outputs. `parameters`: which inputs are
+        parameters."""
         jaxpr = block.jaxpr
         view, origins = View(jaxpr), flow(jaxpr, inputs)
         direct = {v: p for v, p in zip(jaxpr.invars, parameters, strict=True) if p is not None}
@@ -182,6 +199,8 @@ class _Walk:
                         outputs[value] = place
             elif eqn.primitive.name in _OPERATIONS or (self.scales and eqn.primitive.name == "mul"):
                 self._operation(block, index, eqn, view, origins, direct, operations, around)
+            elif (handed := _handed_on(eqn, direct)) is not None:
+                direct[eqn.outvars[0]] = handed
             else:
                 self._note(eqn)
         return [None if isinstance(v, core.Literal) else outputs.get(same.get(v, v)) for v in jaxpr.outvars]
@@ -195,7 +214,7 @@ class _Walk:
         same: dict[Any, Any],
         outputs: dict[Any, Place],
         operations: dict[Any, Place],
-        direct: dict[Any, int],
+        direct: dict[Any, _Same],
         around: tuple[tuple[Loop, ...], int | None],
     ) -> None:
         (given,), (value,), what = eqn.invars, eqn.outvars, eqn.params
@@ -232,7 +251,7 @@ class _Walk:
         eqn: core.JaxprEqn,
         view: View,
         origins: dict[Any, Origin],
-        direct: dict[Any, int],
+        direct: dict[Any, _Same],
         operations: dict[Any, Place],
         around: tuple[tuple[Loop, ...], int | None],
     ) -> None:
@@ -246,7 +265,7 @@ class _Walk:
         value, where, bias = _with_bias(view, eqn.outvars[0], origins)
         operation = Operation(
             eqn.primitive.name, tuple(sorted(given[operand].parameters)), operand,
-            eqn.invars[operand] in direct, bias, dict(eqn.params),
+            _summed(eqn, operand, direct), bias, dict(eqn.params),
         )  # fmt: skip
         path = self.scope[-1] if self.scope else ()
         place = Place(
@@ -272,7 +291,7 @@ class _Walk:
         index: int,
         eqn: core.JaxprEqn,
         origins: dict[Any, Origin],
-        direct: dict[Any, int],
+        direct: dict[Any, _Same],
         around: tuple[tuple[Loop, ...], int | None],
     ) -> list[Place | None]:
         """Find the places of the bodies of an equation; which of them are its outputs, as they leave the body."""
@@ -283,11 +302,15 @@ class _Walk:
         if kind == equations.SCAN:
             consts, carried, length, reverse = equations.loop_of(eqn)
             names[consts : consts + carried] = [None] * carried
-            stacks = [p for p in names[consts + carried :] if p is not None]
+            layers = [s if s is not None and s.layers else None for s in names[consts + carried :]]
+            stacks = [s.parameter for s in layers if s is not None]
             loop = Loop(length, reverse, self._repeated(eqn, stacks))
             loops = (*loops, loop)
             for p in stacks:
                 self.plan.stacked[p] = (*self.plan.stacked.get(p, ()), loop)
+            names[consts + carried :] = [
+                s and _Same(s.parameter, tuple(range(len(s.axes) - 1))) for s in layers
+            ]
         for n, body in enumerate(equations.bodies(eqn)):
             inside = Block(body.jaxpr, body.consts)
             renames = self._renames(eqn, body, given) if kind == equations.CALL else None
@@ -355,6 +378,24 @@ class _Walk:
         if inside:
             what = ", ".join(sorted({"/".join(p) for p in inside}))
             self.plan.opaque.append(f"{name} in {here} (holds {what})")
+
+
+def _handed_on(eqn: core.JaxprEqn, direct: dict[Any, _Same]) -> _Same | None:
+    """The value of an equation that casts or transposes a parameter."""
+    given = next((direct.get(v) for v in eqn.invars if not isinstance(v, core.Literal)), None)
+    if given is None or not jnp.issubdtype(equations.aval(eqn.outvars[0]).dtype, jnp.floating):
+        return None
+    if eqn.primitive.name == "transpose":
+        return given._replace(axes=tuple(given.axes[n] for n in eqn.params["permutation"]))
+    return given if eqn.primitive.name in SAME else None
+
+
+def _summed(eqn: core.JaxprEqn, operand: int, direct: dict[Any, _Same]) -> tuple[int, ...] | None:
+    """The axes of a parameter that a product sums over."""
+    if eqn.primitive.name == "mul" or eqn.invars[operand] not in direct:
+        return None
+    axes = direct[eqn.invars[operand]].axes
+    return tuple(axes[n] for n in taken_axes(eqn, operand, len(axes)))
 
 
 def _measurable(value: Any) -> bool:

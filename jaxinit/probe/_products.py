@@ -85,8 +85,8 @@ class Product:
         shape: of one evaluation.
         place: its place in the plan.
         at: the iteration of each loop around it, None for loops that use the same parameters again.
-        direct: whether the kernel is one parameter as it was drawn.
-        contracting: the axes of a direct kernel that are summed over, where the equation says so.
+        contracting: the axes of (a layer of) the kernel that are summed over, those of a convolution's window included;
+            of a lookup, that of its rows. None where the kernel is more than one parameter, cast and transposed.
     """
 
     name: str
@@ -96,7 +96,6 @@ class Product:
     shape: tuple[int, ...]
     place: int
     at: tuple[int | None, ...]
-    direct: bool
     contracting: tuple[int, ...] | None
 
     @property
@@ -332,7 +331,7 @@ def _in_order(plan: Plan, chosen: Sequence[int]) -> tuple[Product, ...]:
             operation.primitive,
             tuple(_layer(plan, p, place.loops, row.iterations) for p in operation.kernel),
             tuple(_layer(plan, p, place.loops, row.iterations) for p in operation.bias),
-            tuple(place.shape), row.owner, at, operation.direct, _contracting(plan, operation),
+            tuple(place.shape), row.owner, at, operation.summed,
         )  # fmt: skip
     return tuple(found.values())
 
@@ -353,12 +352,6 @@ def _layer(plan: Plan, parameter: int, loops: Sequence[Any], iterations: Sequenc
     if len(axes) < len(plan.stacked.get(parameter, ())):
         return Layer(parameter)  # used otherwise than layer by layer: as a whole
     return Layer(parameter, tuple(iterations[n] for n in axes))
-
-
-def _contracting(plan: Plan, operation: Any) -> tuple[int, ...] | None:
-    if operation.primitive != "dot_general" or not operation.direct:
-        return None
-    return tuple(operation.params["dimension_numbers"][0][operation.operand])
 
 
 def batches(x: Any, key: Any, *, where: str = "batches") -> tuple[Any, ...]:

@@ -12,13 +12,12 @@ from jax.extend import core
 from jaxinit.models import MARK
 from jaxinit.probe import equations
 from jaxinit.probe._operands import kept_axes
-from jaxinit.probe._plan import Block, Plan
+from jaxinit.probe._plan import SAME, Block, Plan
 
 __all__ = ["Use", "Uses", "uses_of"]
 
-#: Equations that only give a parameter another shape, those that change nothing of it at all.
+#: Equations that only give a parameter another shape.
 _SHAPING = frozenset({"reshape", "transpose", "squeeze", "expand_dims"})
-_SAME = frozenset({"convert_element_type", "copy"})
 #: Equations whose value is drawn in place of the parameter, and which operands that can be.
 _OPERANDS = {"dot_general": (0, 1), "conv_general_dilated": (1,), "gather": (0,)}
 #: What is done with a parameter that is no product.
@@ -233,7 +232,7 @@ def _handed_on(
         joinable = len(parts) == len(values) and all(s.axes == _axes_from(s) for s in parts)
         return _Joined(parts, eqn.params["dimension"]) if joinable and parts[0].axes is not None else None
     (value,) = values if len(values) == 1 else (None,)
-    if (name in _SAME and _floating(eqn.outvars[0])) or (eqn.primitive is MARK and not measured):
+    if (name in SAME and _floating(eqn.outvars[0])) or (eqn.primitive is MARK and not measured):
         return value
     if name not in _SHAPING or not isinstance(value, _Seen):
         return None

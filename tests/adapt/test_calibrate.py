@@ -200,7 +200,8 @@ class Image(nn.Module):
     def __call__(self, x: Any) -> Any:
         x = nn.relu(nn.Conv(4, (3, 3), name="conv")(x))
         x = x + nn.Conv(4, (3, 3), name="skip")(x)
-        return nn.Dense(5, name="head")(x.mean(axis=(1, 2)))
+        x = nn.DenseGeneral((2, 3), dtype=jnp.bfloat16, name="heads")(x.mean(axis=(1, 2)))
+        return nn.Dense(5, name="head")(x.reshape(-1, 6))
 
 
 def test_convolutions_orthonormal_start_several_batches_and_a_target() -> None:
@@ -210,10 +211,10 @@ def test_convolutions_orthonormal_start_several_batches_and_a_target() -> None:
     assert np.allclose([s.target for s in record], wanted)
     assert np.allclose([s.after for s in record], wanted, rtol=0.01)
     assert record.evaluations <= 3  # conv and skip are of one degree, head sums two that are
-    for name, rows in (("conv", 27), ("skip", 36)):
-        w = np.asarray(new[name]["kernel"]).reshape(rows, 4)
-        gram = w.T @ w
-        assert np.allclose(gram, gram[0, 0] * np.eye(4), atol=1e-5 * gram[0, 0])
+    for name, rows in (("conv", 27), ("skip", 36), ("heads", 4)):
+        w = np.asarray(new[name]["kernel"]).reshape(rows, -1)
+        gram = w @ w.T if rows < w.shape[1] else w.T @ w
+        assert np.allclose(gram, gram[0, 0] * np.eye(len(gram)), atol=1e-5 * gram[0, 0])
 
 
 def test_means_into_biases_and_variance() -> None:

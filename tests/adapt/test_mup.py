@@ -43,12 +43,17 @@ class Conv(nnx.Module):
 
 
 class Attention(nn.Module):
+    """Its last kernel, (out, in), is transposed before it multiplies."""
+
     width: int
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, tokens: Any) -> Any:
         x = nn.Embed(9, self.width, name="embed")(tokens)
-        return nn.Dense(9, name="out")(nn.MultiHeadDotProductAttention(self.width // 4, name="att")(x, x))
+        attention = nn.MultiHeadDotProductAttention(self.width // 4, dtype=self.dtype, name="att")
+        out = self.param("out", nn.initializers.normal(0.1), (9, self.width))
+        return attention(x, x) @ out.astype(self.dtype or out.dtype).T
 
 
 def test_roles_and_factors() -> None:
@@ -66,11 +71,12 @@ def test_roles_of_convolutions_heads_and_tables() -> None:
     conv = mup_table(lambda w: lambda rngs: Conv(w, rngs), 4, 8, np.ones((2, 6, 6, 3), "f4"))
     assert [r.role for r in conv if r.parameter.endswith("kernel")] == ["input", "hidden", "output"]
     assert conv["norm/scale"].role == "bias" and conv["conv/kernel"].growth_in == 1
-    heads = mup_table(Attention, 8, 16, np.zeros((2, 5), int))
-    roles = {r.parameter: (r.role, r.growth_in, r.growth_out) for r in heads}
-    assert roles["embed/embedding"] == ("input", 1, 2)
-    assert roles["att/query/kernel"] == roles["att/out/kernel"] == ("hidden", 2, 2)
-    assert roles["out/kernel"] == ("output", 2, 1)
+    for dtype in (None, jnp.bfloat16):  # kernels are cast before they multiply
+        heads = mup_table(lambda w, d=dtype: Attention(w, d), 8, 16, np.zeros((2, 5), int))
+        roles = {r.parameter: (r.role, r.growth_in, r.growth_out) for r in heads}
+        assert roles["embed/embedding"] == ("input", 1, 2)
+        assert roles["att/query/kernel"] == roles["att/out/kernel"] == ("hidden", 2, 2)
+        assert roles["out"] == ("output", 2, 1)
 
 
 def test_factors_for_an_optimizer() -> None:

@@ -83,8 +83,22 @@ def test_embeddings_and_other_parameters() -> None:
     assert found["embed/embedding"].code == "ji.normal(1)"
     assert found["embed/embedding"].line == "Embed(..., embedding_init=ji.normal(1))"
     assert found["experts"].line == "experts: ji.normal(0.25)"
-    low = nn.Sequential([nn.Dense(16, dtype=jnp.bfloat16), nn.relu, nn.Dense(8, dtype=jnp.bfloat16)])
-    assert [layer.code for layer in suggest(low, X)] == ["ji.lecun_normal()", "ji.he_normal()"]
+
+
+def test_kernels_that_are_cast_or_transposed_are_told_by_what_is_summed() -> None:
+    class Heads(nn.Module):
+        dtype: Any
+
+        @nn.compact
+        def __call__(self, x: Any) -> Any:
+            h = nn.relu(nn.DenseGeneral((4, 6), dtype=self.dtype, name="split")(x))
+            h = nn.DenseGeneral(32, axis=(-2, -1), dtype=self.dtype, name="join")(h)
+            w = self.param("kernel", nn.initializers.normal(1.0), (24, 32))
+            return nn.relu(h) @ w.astype(h.dtype).T
+
+    for dtype in (jnp.float32, jnp.bfloat16):
+        codes = [layer.code for layer in suggest(Heads(dtype), X)]
+        assert codes == ["ji.lecun_normal()", "ji.he_normal()", "ji.normal(0.25)"]
 
 
 def test_a_tied_embedding_is_set_for_its_first_use() -> None:

@@ -6,6 +6,7 @@ import difflib
 import math
 import operator
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,28 +17,46 @@ import numpy as np
 
 __all__ = [
     "bad", "choice", "flag", "integer", "is_concrete", "named", "nearest", "number", "path", "reals",
-    "require_threefry", "seeds", "shape", "wrong_type",
+    "require_threefry", "seeds", "shape", "shown", "wrong_type",
 ]  # fmt: skip
+
+#: The most layers, units or rows of anything: JAX counts in int32.
+MOST = 2**31 - 1
+#: Characters of a value that a message shows.
+_SHOWN = 200
 
 T = TypeVar("T")
 
 
+def shown(value: Any, typed: bool = False) -> str:
+    """What a message shows of a value: its repr on one line; if it is long without the middle, and with its type."""
+    kind = f" of type {type(value).__name__}"
+    try:
+        text = re.sub(r"\s*\n\s*", " ", repr(value))
+    except Exception:  # of an integer of thousands of digits, or of an object half made
+        return "a value" + kind
+    if len(text) > _SHOWN:
+        half = _SHOWN // 2 - 3
+        text, typed = f"{text[:half]} ... {text[-half:]}", True
+    return text + kind if typed else text
+
+
 def bad(where: str, argument: str, rule: str, value: Any, way_out: str = "") -> ValueError:
     """The ValueError for a value that breaks a rule: raise what this returns."""
-    text = f"`{where}({argument}=...)` must be {rule}, got {value!r}."
+    text = f"`{where}({argument}=...)` must be {rule}, got {shown(value)}."
     return ValueError(f"{text} {way_out}".rstrip())
 
 
 def wrong_type(where: str, argument: str, rule: str, value: Any, way_out: str = "") -> TypeError:
     """The TypeError for a value of the wrong kind: raise what this returns."""
-    text = f"`{where}({argument}=...)` must be {rule}, got {value!r} of type {type(value).__name__}."
+    text = f"`{where}({argument}=...)` must be {rule}, got {shown(value, typed=True)}."
     return TypeError(f"{text} {way_out}".rstrip())
 
 
 def nearest(name: str, names: Iterable[str], count: int = 3) -> str:
     """A sentence that offers the names most like `name`, or all of them when none is near."""
     known = sorted(names)
-    close = difflib.get_close_matches(name.lower(), known, n=count, cutoff=0.5)
+    close = difflib.get_close_matches(str(name).lower(), known, n=count, cutoff=0.5)
     if close:
         return "Did you mean " + " or ".join(repr(c) for c in close) + "?"
     return "Known names: " + ", ".join(known) + "."
@@ -46,7 +65,7 @@ def nearest(name: str, names: Iterable[str], count: int = 3) -> str:
 def named(what: str, name: str, there: Mapping[str, T]) -> T:
     """The entry of this name; a KeyError offers the nearest."""
     if name not in there:
-        raise KeyError(f"no {what} {name!r}. {nearest(name, there)}")
+        raise KeyError(f"no {what} {shown(name)}. {nearest(name, there)}")
     return there[name]
 
 
@@ -155,8 +174,11 @@ def flag(where: str, argument: str, value: Any) -> bool:
     return bool(value)
 
 
-def integer(where: str, argument: str, value: Any, *, at_least: int | None = None, way_out: str = "") -> int:
-    """An integer (Python's or NumPy's), as a Python int."""
+def integer(
+    where: str, argument: str, value: Any, *, at_least: int | None = None, at_most: int | None = None,
+    way_out: str = "",
+) -> int:  # fmt: skip
+    """An integer (Python's or NumPy's) within bounds, as a Python int."""
     rule = "an integer" + ("" if at_least is None else f" of at least {at_least}")
     if isinstance(value, (bool, np.bool_)):
         raise wrong_type(where, argument, rule, value, way_out)
@@ -166,6 +188,8 @@ def integer(where: str, argument: str, value: Any, *, at_least: int | None = Non
         raise wrong_type(where, argument, rule, value, way_out) from None
     if at_least is not None and n < at_least:
         raise bad(where, argument, rule, value, way_out)
+    if at_most is not None and n > at_most:
+        raise bad(where, argument, f"an integer of at most {at_most}", value, way_out)
     return n
 
 

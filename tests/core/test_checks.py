@@ -63,6 +63,27 @@ def test_integer() -> None:
         with pytest.raises(TypeError, match="an integer"):
             checks.integer("f", "n", value)
 
+    with pytest.raises(ValueError, match="an integer of at most 3, got 10000"):
+        checks.integer("f", "n", 10**400, at_least=1, at_most=3)
+
+
+def test_what_is_shown_of_a_value_is_short() -> None:
+    class Half:
+        def __repr__(self) -> str:
+            return self.never  # type: ignore[attr-defined, no-any-return]
+
+    tree = {f"layer_{n}": np.zeros((3, 3)) for n in range(500)}
+    for refuse in (checks.bad, checks.wrong_type):
+        text = str(refuse("f", "params", "a key", tree, "Make one."))
+        assert len(text) < 300 and "\n" not in text
+        assert text.startswith("`f(params=...)` must be a key, got {'layer_0': array([[0., 0., 0.], [0.,")
+        assert text.endswith("0., 0.]])} of type dict. Make one.")
+        assert "got a value of type Half." in str(refuse("f", "a", "a key", Half()))
+        assert "got a value of type int." in str(refuse("f", "a", "a key", 10**5000))
+    assert str(checks.bad("f", "a", "a key", "x" * 190)).endswith(f"got '{'x' * 190}'.")
+    with pytest.raises(KeyError, match="no layer 5. Known names: a"):
+        checks.named("layer", 5, {"a": 1})  # type: ignore[arg-type]
+
 
 def test_choice_offers_the_nearest() -> None:
     with pytest.raises(

@@ -1,8 +1,8 @@
 """The parser, and the door that errors leave by.
 
 Exit codes: 0 done; 2 the input does not fit (a bad option, a missing file, a value that breaks a rule); 1 any
-other failure; 3 a finding that --fail-on names; 130 interrupted. A caught error is one line on stderr; `--debug`
-shows the traceback instead.
+other failure, of the disk too; 3 a finding that --fail-on names; 130 interrupted. A caught error is one line on
+stderr, and below it one for each of its notes; `--debug` shows the traceback instead.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ COMMANDS: tuple[Any, ...] = (
     _saved.Plot(),
     _bench,
 )
+
+#: A path that names nothing, or not what is wanted there: bad input.
+_NO_SUCH_INPUT = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 
 _EPILOG = """\
 examples:
@@ -101,8 +104,16 @@ def _one_line(error: BaseException) -> str:
     """The message on one line; what JAX adds below the first paragraph is left to --debug."""
     if isinstance(error, FileNotFoundError) and error.filename is not None:
         return f"no such file: {error.filename!r}"
+    if isinstance(error, OSError) and error.strerror is not None:
+        return error.strerror + ("" if error.filename is None else f": {str(error.filename)!r}")
     first = str(error).strip().split("\n\n")[0]
     return " ".join(first.split()) or type(error).__name__
+
+
+def _tell(start: str, error: BaseException, end: str = "") -> None:
+    """One line on stderr, and those that the error was given on its way."""
+    notes = (" ".join(note.split()) for note in getattr(error, "__notes__", ()))
+    print(f"jaxinit: {start}{_one_line(error)}{end}", *notes, sep="\n", file=sys.stderr)
 
 
 def _unknown(options: argparse.Namespace, left: list[str]) -> str:
@@ -164,15 +175,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `jaxinit ... | head` is no error
         return 0
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, ImportError, *_NO_SUCH_INPUT) as error:
         if options.debug:
             raise
-        print(f"jaxinit: error: {_one_line(error)}", file=sys.stderr)
+        _tell("error: ", error)
         return 2
+    except OSError as error:  # a full disk, a folder that takes no files: nothing is wrong with the input
+        if options.debug:
+            raise
+        _tell("failed: ", error)
+        return 1
     except Exception as error:
         if options.debug:
             raise
-        name = type(error).__name__
-        print(f"jaxinit: failed: {name}: {_one_line(error)} (--debug shows where)", file=sys.stderr)
+        _tell(f"failed: {type(error).__name__}: ", error, " (--debug shows where)")
         return 1
     return int(code)

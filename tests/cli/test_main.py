@@ -246,12 +246,23 @@ def raising(error):
         (RuntimeError("no\nmemory\n\nlong story"), 1, "failed: RuntimeError: no memory (--debug"),
         (ImportError("figures need matplotlib"), 2, "error: figures need matplotlib"),
         (FileNotFoundError(2, "No such file", "x.npz"), 2, "error: no such file: 'x.npz'"),
+        (OSError(28, "No space left on device", "x.npz"), 1, "failed: No space left on device: 'x.npz'\n"),
+        (PermissionError(13, "Permission denied"), 1, "failed: Permission denied\n"),
     ],
 )
 def test_exit_codes(error, code, message, capsys, monkeypatch):
     monkeypatch.setattr(_main, "COMMANDS", (raising(error),))
     assert main(["act"]) == code
     assert message in capsys.readouterr().err
+
+
+def test_notes_of_an_error_are_told(capsys, monkeypatch):
+    error = OSError(28, "No space left on device")
+    error.add_note("The same command goes on from 'run'.")
+    monkeypatch.setattr(_main, "COMMANDS", (raising(error),))
+    assert main(["act"]) == 1
+    told = "jaxinit: failed: No space left on device\nThe same command goes on from 'run'.\n"
+    assert capsys.readouterr().err == told
 
 
 def test_an_interrupted_process_ends_at_once(monkeypatch):

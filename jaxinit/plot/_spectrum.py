@@ -14,13 +14,16 @@ if TYPE_CHECKING:
     from jaxinit.records import Spectrum
 
 _LN10 = float(np.log(10.0))
+#: The share of the highest density that can be told from 0 in the figure, and that of the mass that may lie beyond.
+_VISIBLE, _BEYOND = 5e-3, 1e-2
 
 
 def spectrum(record: Spectrum, *, theme: str = "light") -> Figure:
     """The density of log10 of the squared singular values, with each atom's mass in the legend.
 
     The axis is log10 lambda, where depth spreads a spectrum over decades; an atom at lambda = 0 has no place on
-    it and is only named.
+    it and is only named. The axis begins and ends where the density is visible, but not before it holds all of the
+    continuous part save 1 % on each side: the tail of a deep network goes on for a hundred decades.
 
     Arguments:
         record: a Spectrum.
@@ -41,9 +44,10 @@ def spectrum(record: Spectrum, *, theme: str = "light") -> Figure:
     ax.fill_between(x, density, color=look.colour, alpha=0.15, linewidth=0)
     ax.set_xlabel("log₁₀ λ,  λ = squared singular value")
     ax.set_ylabel("density per decade")
-    shown = density > 1e-4 * np.max(density, initial=0.0)
-    if shown.any():
-        ax.set_xlim(float(x[shown].min()) - 0.2, float(x[shown].max()) + 0.2)
+    if (density > 0.0).any():
+        low, high = _reach(x, density)
+        margin = max(0.2, 0.02 * (high - low))
+        ax.set_xlim(low - margin, high + margin)
     ax.set_ylim(bottom=0.0)
     handles = [lines.Line2D([], [], color=look.colour, linewidth=1.8, label="infinite width")]
     for place, mass in zip(record.atom_log_locations, record.atom_masses, strict=True):
@@ -58,3 +62,11 @@ def spectrum(record: Spectrum, *, theme: str = "light") -> Figure:
         )
     _style.legend(figure, handles, theme=theme)
     return figure
+
+
+def _reach(x: np.ndarray, density: np.ndarray) -> tuple[float, float]:
+    """From where to where the density is visible, or else has what mass there is."""
+    seen = x[density > _VISIBLE * density.max()]
+    mass = np.append(0.0, np.cumsum(0.5 * (density[1:] + density[:-1]) * np.diff(x)))
+    low, high = np.interp(np.asarray([_BEYOND, 1.0 - _BEYOND]) * mass[-1], mass, x)
+    return float(min(seen.min(), low)), float(max(seen.max(), high))

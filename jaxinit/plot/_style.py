@@ -106,7 +106,16 @@ def new_figure(
     rows: int = 1, columns: int = 1, *, size: tuple[float, float] | None = None, theme: str = "light"
 ) -> tuple[Figure, list[Axes]]:
     """A dressed figure with rows x columns panels, in reading order."""
+    rows = checks.integer("new_figure", "rows", rows, at_least=1)
+    columns = checks.integer("new_figure", "columns", columns, at_least=1)
     checks.choice("plot", "theme", theme, tuple(THEMES))
+    if size is not None:
+        if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 2:
+            raise checks.wrong_type("new_figure", "size", "(width, height) in inches, or None", size)
+        size = (
+            checks.number("new_figure", "size", size[0], above=0),
+            checks.number("new_figure", "size", size[1], above=0),
+        )
     canvas = matplotlib().backends.backend_agg.FigureCanvasAgg
     size = size or (5.2 * columns, 3.7 * rows + 0.5)
     figure = _figure_class()(figsize=size, dpi=110, layout="constrained", facecolor=THEMES[theme].background)
@@ -186,18 +195,25 @@ def require_figure(where: str, figure: Any) -> None:
         )
 
 
-def png(figure: Figure, dpi: int = 160) -> bytes:
+def _dpi(where: str, figure: Figure, dpi: Any) -> float:
+    """Dots per inch at which the figure has no more than 2^16 on a side."""
+    most = 2.0**16 / float(max(figure.get_size_inches()))
+    return float(checks.number(where, "dpi", dpi, at_least=1, at_most=most))
+
+
+def png(figure: Figure, dpi: float = 160) -> bytes:
     """The figure as PNG bytes."""
     require_figure("png", figure)
-    buffer = io.BytesIO()
+    dpi, buffer = _dpi("png", figure, dpi), io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
     return buffer.getvalue()
 
 
-def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 160) -> Path:
+def save(figure: Figure, path: str | os.PathLike[str], dpi: float = 160) -> Path:
     """Write a figure atomically, in the format that the suffix names (.png, .svg, .pdf).
 
-    Raises ValueError for a suffix that matplotlib cannot write.
+    Raises ValueError for a suffix that matplotlib cannot write, and for `dpi` at which it has more than 2^16 dots on
+    a side.
 
     Example:
         >>> import tempfile, pathlib
@@ -208,6 +224,7 @@ def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 160) -> Path:
     """
     target = checks.path("save", "path", path)
     require_figure("save", figure)
+    dpi = _dpi("save", figure, dpi)
     kinds = figure.canvas.get_supported_filetypes()
     kind = target.suffix.lower().lstrip(".")
     if kind not in kinds:

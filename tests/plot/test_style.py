@@ -88,6 +88,38 @@ def test_save_writes_whole_files_of_known_kinds(propagation, tmp_path):
         plot.save(figure, tmp_path / "a.doc")
 
 
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (
+            lambda figure: plot.new_figure(0),
+            ValueError,
+            r"new_figure\(rows=...\)` must be an integer of at least 1",
+        ),
+        (lambda figure: plot.new_figure(1, "2"), TypeError, r"columns=...\)` must be an integer"),
+        (
+            lambda figure: plot.new_figure(size=5),
+            TypeError,
+            r"size=...\)` must be \(width, height\) in inches",
+        ),
+        (
+            lambda figure: plot.new_figure(size=(3, np.nan)),
+            ValueError,
+            r"size=...\)` must be a finite number",
+        ),
+        (
+            lambda figure: plot.save(figure, "a.png", dpi="x"),
+            TypeError,
+            r"save\(dpi=...\)` must be a real number",
+        ),
+        (lambda figure: plot.save(figure, "a.png", dpi=1e9), ValueError, "at most 12603.1"),
+    ],
+)
+def test_bad_sizes(call, error, words):
+    with pytest.raises(error, match=words):
+        call(plot.new_figure()[0])
+
+
 def test_nothing_is_cut_or_overlaps(propagation):
     runs = {f"initializer number {i}": propagation(0.9**i) for i in range(9)}
     figure = plot.figure(runs)

@@ -186,13 +186,22 @@ def tied(
     """
     where = "implicit.tied"
     dims = checks.shape(where, "shape", shape)
-    if len(dims) != 2 or 0 in dims:
-        raise checks.bad(where, "shape", "(n_in, n_out), both at least 1", shape)
+    if len(dims) != 2 or not all(1 <= n <= checks.MOST for n in dims):
+        raise checks.bad(where, "shape", f"(n_in, n_out), both from 1 to {checks.MOST}", shape)
     key = checks.require_threefry(where, "key", key)
-    number = checks.number(where, "scale", scale, above=0.0)
-    capacity = checks.integer(where, "capacity", capacity, at_least=1)
+    held = _held(where, dtype)
+    info = jnp.finfo(held)
+    number = checks.number(where, "scale", scale, at_least=float(info.tiny), at_most=float(info.max))
+    capacity = checks.integer(where, "capacity", capacity, at_least=1, at_most=checks.MOST)
     checks.choice(where, "law", law, tuple(LAWS))
-    known = LAWS[law].empty((dims[0], dims[1]), capacity, _held(where, dtype))
+    try:
+        known = LAWS[law].empty((dims[0], dims[1]), capacity, held)
+    except jax.errors.JaxRuntimeError:
+        size = 2 * sum(dims) * capacity * held.itemsize
+        raise checks.bad(
+            where, "capacity", f"so small that its buffers fit into memory ({size / 2**30:,.0f} GiB here)", capacity,
+            "Steps times inputs, those of the gradient included, are enough.",
+        ) from None  # fmt: skip
     return TiedMatrix(known, key, number, (dims[0], dims[1]), law, capacity)
 
 
@@ -201,6 +210,8 @@ def _held(where: str, dtype: Any) -> Any:
     if dtype is None:
         return jnp.dtype("float32")
     try:
+        if isinstance(dtype, jax.Array):
+            raise TypeError
         name = jnp.dtype(dtype).name
     except TypeError:
         raise checks.wrong_type(where, "dtype", "a dtype, its name, or None", dtype) from None

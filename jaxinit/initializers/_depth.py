@@ -62,9 +62,9 @@ def deepnorm(depth: int, role: str = "encoder", other_depth: int = 0) -> DeepNor
         >>> deepnorm(8)
         DeepNorm(alpha=2.0, beta=0.3535533905932738)
     """
-    d = checks.integer("deepnorm", "depth", depth, at_least=1)
+    d = checks.integer("deepnorm", "depth", depth, at_least=1, at_most=checks.MOST)
     checks.choice("deepnorm", "role", role, ROLES)
-    other = checks.integer("deepnorm", "other_depth", other_depth, at_least=0)
+    other = checks.integer("deepnorm", "other_depth", other_depth, at_least=0, at_most=checks.MOST)
     if not other:
         return DeepNorm((2 * d) ** 0.25, (8 * d) ** -0.25)
     if role == "encoder":
@@ -103,7 +103,7 @@ def admin_skip(depth: int, change: str = "log") -> float:
         >>> round(admin_skip(12), 4), admin_skip(16, "constant")
         (2.017, 4.0)
     """
-    n = checks.integer("admin_skip", "depth", depth, at_least=1)
+    n = checks.integer("admin_skip", "depth", depth, at_least=1, at_most=checks.MOST)
     checks.choice("admin_skip", "change", change, ("log", "constant", "linear"))
     if change == "linear":
         return 1.0
@@ -212,7 +212,7 @@ def residual(
         0.25
     """
     where = "residual"
-    d = checks.integer(where, "depth", depth, at_least=1)
+    d = checks.integer(where, "depth", depth, at_least=1, at_most=checks.MOST)
     checks.choice(where, "rule", rule, RULES)
     given = {
         "branches": branches, "branch_layers": branch_layers, "last": last, "role": role,
@@ -234,7 +234,7 @@ def residual(
             chosen[name] = checks.flag(where, name, value)
         else:
             low = {"branch_layers": 2, "other_depth": 0}.get(name, 1)
-            chosen[name] = checks.integer(where, name, value, at_least=low)
+            chosen[name] = checks.integer(where, name, value, at_least=low, at_most=checks.MOST)
     if chosen.get("layer", 1) > d:
         raise checks.bad(where, "layer", f"at most the depth {d}", layer)
     options_kept = tuple((k, v) for k, v in chosen.items() if v != known[k])

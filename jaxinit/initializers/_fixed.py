@@ -217,7 +217,7 @@ def wang(depth: int, *, in_axis: Any = -2, out_axis: Any = -1) -> Initializer:
         >>> wang(20).law((100, 100)).stddev
         0.01
     """
-    d = checks.integer("wang", "depth", depth, at_least=1)
+    d = checks.integer("wang", "depth", depth, at_least=1, at_most=checks.MOST)
     return VarianceScaling(4.0 / d**2, "fan_in", "normal", _fans.axes("wang", in_axis, out_axis))
 
 

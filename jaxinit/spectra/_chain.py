@@ -94,7 +94,7 @@ def chain(
 ) -> Chain:
     """Checked arguments to a Chain."""
     activation = resolve(where, activation)
-    depth = checks.integer(where, "depth", depth, at_least=1)
+    depth = checks.integer(where, "depth", depth, at_least=1, at_most=checks.MOST)
     sw2 = float(checks.number(where, "weight_variance", weight_variance, above=0.0))
     sb2 = float(checks.number(where, "bias_variance", bias_variance, at_least=0.0))
     checks.choice(where, "ensemble", ensemble, ENSEMBLES)
@@ -114,4 +114,11 @@ def chain(
         length = point.q
     slopes = depth if output == "activations" else depth - 1
     law = slope_law(activation, length) if slopes else slope_law(get("identity"), 1.0)
+    with np.errstate(all="ignore"):
+        highest = law.moments[-1] / law.moments[0] ** len(law.moments)
+    if not math.isfinite(highest):
+        raise ValueError(
+            f"`{where}(...)` needs moments of {activation.name}'(z)^2 that float64 holds, and those under "
+            f"N(0, {length:g}) are beyond its range. Pass a q= nearer to 1."
+        )
     return Chain(activation, law, slopes, depth, math.log(sw2), ensemble == "gaussian", length)

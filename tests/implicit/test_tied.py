@@ -304,8 +304,12 @@ def test_lowers_for_accelerators(law: str) -> None:
     ("change", "error", "words"),
     [
         ({"shape": (3,)}, ValueError, r"\(n_in, n_out\)"),
-        ({"scale": 0.0}, ValueError, "greater than 0"),
+        ({"scale": 0.0}, ValueError, "at least 1.17549e-38"),
+        ({"scale": 1e300}, ValueError, r"at most 3.40282e\+38"),
         ({"capacity": 0}, ValueError, "at least 1"),
+        ({"capacity": 10**30}, ValueError, "at most 2147483647"),
+        ({"shape": (10**30, 4)}, ValueError, "both from 1 to 2147483647"),
+        ({"dtype": jnp.ones(3)}, TypeError, "its name, or None"),
         ({"dtype": jnp.bfloat16}, ValueError, "Cast rows of other dtypes to float32"),
         ({"dtype": "float64"}, ValueError, "jax_enable_x64"),
         ({"dtype": 3}, TypeError, "its name, or None"),

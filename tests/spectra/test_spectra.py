@@ -224,6 +224,8 @@ def test_record_saves_and_shows_itself(tmp_path) -> None:
         (ValueError, "weight_variance", lambda: moments("tanh", 3, 0.0)),
         (ValueError, "'gaussian' or 'orthogonal'", lambda: moments("tanh", 3, 1.0, ensemble="haar")),
         (ValueError, "'activations' or 'preactivations'", lambda: moments("tanh", 3, 1.0, output="z")),
+        (ValueError, r"moments\(...\)` needs moments.*1e\+300", lambda: moments("tanh", 3, 1.0, q=1e300)),
+        (ValueError, "at most 2147483647", lambda: moments("tanh", 10**400, 1.0)),
         (ValueError, "at most 8", lambda: moments("tanh", 3, 1.0, order=9)),
         (ValueError, "q=", lambda: density("squared_relu", 3, 3.0, 0.5)),
         (ValueError, "ascending", lambda: density("tanh", 3, 1.5, points=[2.0, 1.0])),

@@ -74,6 +74,9 @@ ELEMENTWISE = SAME | frozenset(
 _COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 #: A denominator may vary by this share of its mean.
 _STEADY = 0.35
+_CAN_BE_0 = "division by a signal that can be 0"
+#: Where a value is looked for at a Gaussian argument, in standard deviations.
+_RANGE = np.linspace(-6.0, 6.0, 97)
 #: What stands for minus infinity in masked logits.
 _MASKED = -1e3
 
@@ -122,12 +125,13 @@ def elementwise(
 
 
 def _spread(value: Value, shape: Sequence[int]) -> Value:
-    """Repeated along axes of length 1 where the result is longer."""
-    if len(value.shape) != len(shape) or value.shape == tuple(shape):
+    """Repeated along axes of length 1 where the result is longer, and a random number everywhere."""
+    number = not value.shape and not isinstance(value, Known)
+    if (len(value.shape) != len(shape) and not number) or value.shape == tuple(shape):
         return value
     if isinstance(value, Known):
         return Known(np.broadcast_to(np.asarray(value.array), shape))
-    every = range(len(shape))
+    every = range(len(value.shape))
     if isinstance(value, Applied):
         return value.on(broadcast(value.argument, shape, every))
     return broadcast(value, shape, every)
@@ -319,6 +323,10 @@ def _divided(values: Sequence[Value], fields: list[Field]) -> Field:
     denominator, below = values[1], fields[1]
     reciprocal = apply(primitives.div_p, {}, [1.0, IDENTITY])
     if isinstance(denominator, Applied):
+        argument = denominator.argument
+        seen = np.asarray(denominator.fn(argument.mean + math.sqrt(argument.variance) * _RANGE))
+        if np.min(seen) <= 0 <= np.max(seen):  # the integral of 1 / x^2 over it is not finite
+            raise Unknown(_CAN_BE_0)
         return multiply(
             fields[0], settle(Applied(_substituted(reciprocal, denominator.fn), denominator.argument))
         )
@@ -326,7 +334,7 @@ def _divided(values: Sequence[Value], fields: list[Field]) -> Field:
         return fields[0].times(1.0 / below.mean)
     spread = below.variance / below.mean**2 if below.mean else math.inf
     if spread > _STEADY**2:
-        raise Unknown("division by a signal that can be 0")
+        raise Unknown(_CAN_BE_0)
     inverse = below.times(-1.0 / below.mean**2).plus(2.0 / below.mean + spread / below.mean)
     return multiply(fields[0], inverse)
 

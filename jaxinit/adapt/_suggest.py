@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -45,7 +45,8 @@ def suggest(
     architecture alone, not on a draw. Where a product is added to the signal it was computed from (a residual branch
     that ends), E[z^2] = target / L, with L the number of such branches, so that all of them together add one target
     (`jaxinit.residual`, rule "gpt2": Radford et al. 2019). Each keeps the law it has. A parameter used at several sites
-    (a tied embedding) is set for the first, as `calibrate` does, and says what is expected at the others.
+    (a tied embedding) is set for the first, as `calibrate` does, and says what is expected at the others. Of a kernel
+    that is normalized before it multiplies, the scale that it is multiplied with is set (weight norm).
 
     Args:
         model, x, params, key, train, call: as for `analyze`.
@@ -80,7 +81,13 @@ def suggest(
     now = Walk(traced, leaves, state, inputs, key, ideal=True)
     ends = now.ends if residual else set()
     goals = [goal / max(len(ends), 1) if n in ends else goal for n in range(len(traced.products))]
-    factors, after = _scales(traced, leaves, state, inputs, key, goals)
+
+    def doubled(parameters: set[int]) -> Walk:
+        given = [_twice(v) if n in parameters else v for n, v in enumerate(leaves)]
+        return Walk(traced, given, state, inputs, key, ideal=True)
+
+    setting = _setting(traced, now.found, doubled)
+    factors, after = _scales(traced, leaves, state, inputs, key, goals, setting)
     layers: list[SuggestedLayer] = []
     seen: set[int] = set()
     for n, product in enumerate(traced.products):
@@ -88,9 +95,14 @@ def suggest(
         if n not in after or not product.kernel or parameters & seen:
             continue
         seen |= parameters
-        layers.append(
-            _layer(traced, n, product, leaves, factors, now.found, after, len(ends) if n in ends else 0)
-        )
+        told = product.kernel if n in setting else product.kernel[:1]
+        layers += [
+            _layer(
+                traced, n, layer.parameter, leaves, factors, now.found, after, setting.get(n),
+                len(ends) if n in ends else 0,
+            )
+            for layer in told
+        ]  # fmt: skip
     notes = sorted({note for found in after.values() for f in found for note in f.notes})
     return Suggestion(
         traced.model.name, tuple(layers), len(ends), tuple(notes),
@@ -98,8 +110,41 @@ def suggest(
     )  # fmt: skip
 
 
+def _twice(leaf: Any) -> Any:
+    return leaf._replace(stddev=2 * leaf.stddev, mean=2 * leaf.mean) if isinstance(leaf, Drawn) else 2 * leaf
+
+
+def _setting(
+    traced: Products, found: Mapping[int, list[Found]], doubled: Callable[[set[int]], Walk]
+) -> dict[int, Layer]:
+    """By product, the one parameter that its value is proportional to, and that nothing else of the kernel moves.
+
+    What is cast and transposed at most is; of what is computed, the analysis tells, with parameters `doubled`.
+    """
+    computed = [n for n in found if traced.products[n].contracting is None]
+    out = {n: traced.products[n].kernel[0] for n in found if n not in computed}
+    powers: dict[int, list[float]] = {n: [] for n in computed}
+    for k in range(max((len(traced.products[n].kernel) for n in computed), default=0)):
+        mine = [n for n in computed if len(traced.products[n].kernel) > k]
+        walk = doubled({traced.products[n].kernel[k].parameter for n in mine})
+        for n in mine:
+            fan, new = (of[n][0].fan for of in (found, walk.found))
+            powers[n].append(math.log2(new / fan) / 2 if fan > 0 and new > 0 else math.nan)
+    for n, each in powers.items():
+        moving = [k for k, power in enumerate(each) if not abs(power) < _CLOSE]
+        if len(moving) == 1 and (len(each) == 1 or abs(each[moving[0]] - 1) < _CLOSE):
+            out[n] = traced.products[n].kernel[moving[0]]
+    return out
+
+
 def _scales(
-    traced: Products, leaves: list[Any], state: Any, inputs: Any, key: Any, goals: list[float]
+    traced: Products,
+    leaves: list[Any],
+    state: Any,
+    inputs: Any,
+    key: Any,
+    goals: list[float],
+    setting: Mapping[int, Layer],
 ) -> tuple[dict[int, float], Mapping[int, list[Found]]]:
     """One factor a parameter (all layers of a stack alike), and what is found with them."""
     factors: dict[int, float] = {}
@@ -108,10 +153,9 @@ def _scales(
         known, chosen = dict(factors), dict[int, float]()
 
         def scale(n: int, found: Found, known: Any = known, chosen: Any = chosen) -> float:
-            kernel = traced.products[n].kernel
-            if len(kernel) != 1 or not found.own > 0:
+            if n not in setting or not found.own > 0:
                 return 1.0
-            parameter = kernel[0].parameter
+            parameter = setting[n].parameter
             if parameter in known:
                 return float(known[parameter])
             if parameter not in chosen:
@@ -121,7 +165,7 @@ def _scales(
 
         walk = Walk(traced, leaves, state, inputs, key, scale, ideal=True)
         new = factors | chosen
-        moved = _averaged(traced, walk.found, goals)
+        moved = _averaged(setting, walk.found, goals)
         for parameter, by in moved.items():
             if parameter in new:
                 new[parameter] *= by
@@ -136,16 +180,17 @@ def _scales(
 _PASSES = 10
 
 
-def _averaged(traced: Products, found: Mapping[int, list[Found]], goals: list[float]) -> dict[int, float]:
+def _averaged(
+    setting: Mapping[int, Layer], found: Mapping[int, list[Found]], goals: list[float]
+) -> dict[int, float]:
     """By parameter, the factor that brings the mean over its layers of a stack, and over the evaluations of the first
     site that each has, to the goal; other sites of a tied parameter are not asked, as in `calibrate`."""
     uses: dict[int, list[tuple[Found, float]]] = {}
     owned = set[Layer]()
     for n in sorted(found):
-        kernel = traced.products[n].kernel
-        if len(kernel) == 1 and kernel[0] not in owned:
-            owned.add(kernel[0])
-            uses.setdefault(kernel[0].parameter, []).extend((f, goals[n]) for f in found[n])
+        if n in setting and setting[n] not in owned:
+            owned.add(setting[n])
+            uses.setdefault(setting[n].parameter, []).extend((f, goals[n]) for f in found[n])
     out = {}
     for parameter, each_use in uses.items():
         own = sum(f.own for f, _ in each_use)
@@ -157,28 +202,37 @@ def _averaged(traced: Products, found: Mapping[int, list[Found]], goals: list[fl
 def _layer(
     traced: Products,
     n: int,
-    product: Product,
+    parameter: int,
     leaves: list[Any],
     factors: Mapping[int, float],
     before: Mapping[int, list[Found]],
     after: Mapping[int, list[Found]],
+    sets: Layer | None,
     branches: int,
 ) -> SuggestedLayer:
-    parameter = product.kernel[0].parameter
-    path = traced.names[parameter]
+    product, path = traced.products[n], traced.names[parameter]
     shape = traced.shapes[parameter][len(traced.stacks[parameter]) :]
     law, now = _law_of(leaves[parameter], len(traced.stacks[parameter]), shape)
     stddev = now * factors.get(parameter, 1.0)
     name = path.rsplit("/", 1)[-1]
-    kind = "Embed" if name == "embedding" else traced.traced.plan.places[product.place].kind
+    kind = "Embed" if name == "embedding" else _holder(traced, parameter, product)
+    several = len(product.kernel) > 1
     why = "; ".join(sorted({note for f in after[n] for note in f.notes}))
     if now == 0:
         code, law, why = "ji.zeros()", "zeros", "kept 0"
-    elif len(product.kernel) > 1 or not factors.get(parameter):
-        code, why = (
-            f"ji.normal({now:.3g})",
-            "computed from several parameters" if len(product.kernel) > 1 else why,
-        )
+    elif sets is None or sets.parameter != parameter:
+        code = _code(product, name, kind, shape, law, now, 0)
+        if sets is not None:
+            why = f"its scale plays no part, {traced.names[sets.parameter]} decides"
+        else:
+            why = (
+                "computed from several parameters" if several else "its scale plays no part: it is normalized"
+            )
+    elif not factors.get(parameter):
+        code = f"ji.normal({now:.3g})"
+    elif several and law in ("ones", "constant"):
+        value = float(np.mean(np.asarray(leaves[parameter], np.float64))) * factors[parameter]
+        code, law = ("ji.ones()" if abs(value - 1) < _CLOSE else f"ji.constant({value:.4g})"), "constant"
     else:
         code = _code(product, name, kind, shape, law, stddev, branches)
         shared = [
@@ -189,8 +243,17 @@ def _layer(
         used = f"set for its first use; second moment at {', '.join(shared)}" if shared else ""
         why = "; ".join(v for v in ("end of a residual branch" if branches else "", used, why) if v)
     known = {"kernel": "kernel_init", "embedding": "embedding_init"}
+    if kind == "WeightNorm":
+        known["scale"] = "scale_init"
     expected, found = (float(np.mean([f.second for f in of.get(n, ())])) for of in (after, before))
     return SuggestedLayer(path, kind, known.get(name, name), code, law, stddev, now, expected, found, why)
+
+
+def _holder(traced: Products, parameter: int, product: Product) -> str:
+    """The class of the module that a parameter belongs to; of one that is not called, that of its product's."""
+    plan = traced.traced.plan
+    own = (p.kind for p in plan.places if p.role != "operation" and p.path == plan.parameters[parameter][:-1])
+    return next(own, plan.places[product.place].kind)
 
 
 def _code(

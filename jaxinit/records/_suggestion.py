@@ -90,9 +90,12 @@ class Suggestion(Record):
 
     @property
     def rules(self) -> dict[str, str]:
-        """Path of each parameter -> code of independent normal entries of its standard deviation, whatever its shape:
-        for `jaxinit.reinit`, once evaluated."""
-        code = {layer.parameter: f"ji.normal({layer.stddev:.4g})" for layer in self.layers}
+        """Path of each parameter -> code of independent normal entries of its standard deviation, whatever its shape
+        (of a scale, its number): for `jaxinit.reinit`, once evaluated."""
+        code = {
+            layer.parameter: layer.code if layer.law == "constant" else f"ji.normal({layer.stddev:.4g})"
+            for layer in self.layers
+        }
         return {path: "ji.zeros()" if code[path] == "ji.normal(0)" else code[path] for path in code}
 
     def __repr__(self) -> str:

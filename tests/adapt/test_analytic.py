@@ -282,6 +282,25 @@ def test_what_has_no_rule_is_measured_and_said() -> None:
     assert next(s for s in record if s.name != "out").status == "constant"
 
 
+class ByOne(nn.Module):
+    """A signal times, or over, one of its numbers (a spectral norm is one)."""
+
+    over: bool
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        x = nn.Dense(32)(x)
+        one = x[0, 0]
+        return nn.Dense(4, name="out")(x / jnp.where(one != 0, one, 1) if self.over else x * one)
+
+
+def test_one_random_number_for_all() -> None:
+    x = jax.ShapeDtypeStruct((16, 32), jnp.float32)
+    run = analyze(ByOne(False), x)
+    assert run.second_moment.mean[-1, 0] == pytest.approx(1.0, rel=0.05) and not run.opaque
+    assert analyze(ByOne(True), x).opaque == ("div measured: division by a signal that can be 0",)
+
+
 class Fused(nn.Module):
     @nn.compact
     def __call__(self, x: Any) -> Any:

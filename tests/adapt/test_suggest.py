@@ -101,6 +101,41 @@ def test_kernels_that_are_cast_or_transposed_are_told_by_what_is_summed() -> Non
         assert codes == ["ji.lecun_normal()", "ji.he_normal()", "ji.normal(0.25)"]
 
 
+class Normed(nn.Module):
+    """Weight norm with a scale, and without."""
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        x = nn.relu(nn.Dense(32, kernel_init=nn.initializers.normal(3.0), name="in")(x))
+        x = nn.relu(nn.WeightNorm(nn.Dense(32, name="up"), name="wn")(x))
+        return nn.WeightNorm(nn.Dense(16, name="out"), use_scale=False)(x)
+
+
+def test_of_a_normalized_kernel_the_scale_is_set() -> None:
+    found = suggest(Normed(), X)
+    scale = found["wn/up/kernel/scale"]
+    assert scale.line == "WeightNorm(..., scale_init=ji.constant(1.414))" and scale.changed
+    assert "wn/up/kernel/scale decides" in found["up/kernel"].why and not found["up/kernel"].changed
+    assert "no part" in found["out/kernel"].why and not found["out/kernel"].changed
+    assert [found[p].second_moment for p in ("up/kernel", "out/kernel")] == pytest.approx([1, 0.5], rel=0.01)
+    shapes = jax.eval_shape(Normed().init, jax.random.key(0), X)["params"]
+    rules = {**{p: eval(code, {"ji": ji}) for p, code in found.rules.items()}, "**/bias": ji.zeros()}
+
+    x = jnp.asarray(np.random.default_rng(0).choice([-1.0, 1.0], (4, 10, 24)), jnp.float32)  # of squares 1
+
+    def agrees(by: float) -> bool:
+        drawn = {**rules, scale.parameter: ji.constant(by * math.sqrt(2))}
+        pair = (
+            lambda key: ji.reinit(shapes, drawn, key),
+            lambda p, x: Normed().apply({"params": p}, x),
+        )
+        run = ji.probe(pair, x, seeds=40, sites="ops", backward=False, keep_seeds=True)
+        each = np.asarray(run.second_moment.samples)[:, 1].mean(axis=-1)
+        return bool(abs(each.mean() - 1) <= 5 * each.std() / math.sqrt(40))
+
+    assert agrees(1.0) and not agrees(0.8)
+
+
 def test_a_tied_embedding_is_set_for_its_first_use() -> None:
     """As `calibrate` does: one answer."""
 

@@ -19,6 +19,8 @@ ENSEMBLES = ("gaussian", "orthogonal")
 ORDERS = ("pre", "post")
 NORMS = ("layer", "rms")
 PADDINGS = ("circular", "zero")
+#: The most layers: a record lists every one.
+_DEEPEST = 1 << 24
 
 
 @record
@@ -150,7 +152,7 @@ class Network:
     output z^depth is neither normalized nor dropped, and masks of different inputs are independent.
 
     Arguments:
-        depth: the number of weight layers L, at least 1.
+        depth: the number of weight layers L, at least 1 and at most 2^24.
         width: units of every layer, or a sequence of `depth` widths n_1 .. n_L.
         activation: name of the catalogue, a JAX callable, or an Activation.
         weight_variance: sigma_w^2, at least 0; exclusive with `initializer`.
@@ -222,17 +224,21 @@ class Network:
         input_weight_variance: Any = None,
     ) -> None:
         where = "Network"
-        depth = checks.integer(where, "depth", depth, at_least=1)
-        if isinstance(width, (Sequence, np.ndarray)) and not isinstance(width, str):
-            widths = tuple(checks.integer(where, "width", n, at_least=1) for n in width)
+        depth = checks.integer(where, "depth", depth, at_least=1, at_most=_DEEPEST)
+        if isinstance(width, np.ndarray):
+            width = width.tolist()
+        if isinstance(width, Sequence) and not isinstance(width, (str, bytes)):
+            widths = tuple(checks.integer(where, "width", n, at_least=1, at_most=checks.MOST) for n in width)
             if len(widths) != depth:
                 raise checks.bad(where, "width", f"one integer or depth = {depth} integers", width)
             width = widths[0] if len(set(widths)) == 1 else widths
         else:
-            width = checks.integer(where, "width", width, at_least=1)
+            width = checks.integer(where, "width", width, at_least=1, at_most=checks.MOST)
         first = width if isinstance(width, int) else width[0]
         input_width = (
-            first if input_width is None else checks.integer(where, "input_width", input_width, at_least=1)
+            first
+            if input_width is None
+            else checks.integer(where, "input_width", input_width, at_least=1, at_most=checks.MOST)
         )
         if weight_variance is None and initializer is None:
             raise ValueError(

@@ -37,6 +37,8 @@ class Precision:
         if dtype is None:
             return Precision()
         name = dtype
+        if isinstance(dtype, jax.Array):
+            raise checks.wrong_type(where, "dtype", "a dtype, its name, or None", dtype, "Pass its .dtype.")
         if not isinstance(dtype, str):
             try:
                 name = jnp.dtype(dtype).name

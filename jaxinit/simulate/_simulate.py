@@ -179,7 +179,7 @@ def simulate(
         if chunk is None
         else checks.integer(where, "chunk", chunk, at_least=1)
     )
-    root = checks.integer(where, "root", root, at_least=0)
+    root = checks.integer(where, "root", root, at_least=0, at_most=2**32 - 1)
 
     moments, samples = ensemble.run(
         program, (network, inputs), seed_array,
@@ -273,10 +273,14 @@ def _wanted(
         allowed -= st.PAIRWISE
     if record is None:
         return allowed - {"update_ratio"}
-    if isinstance(record, str) or not all(isinstance(name, str) for name in record):
+    try:
+        names = None if isinstance(record, str) else tuple(record)
+    except TypeError:
+        names = None
+    if names is None or not all(isinstance(name, str) for name in names):
         way_out = f"Pass [{record!r}]." if isinstance(record, str) else ""
         raise checks.wrong_type("simulate", "record", "a sequence of names of statistics", record, way_out)
-    for name in record:
+    for name in names:
         if name not in STATISTICS:
             raise checks.bad(
                 "simulate", "record", "names of statistics", name, checks.nearest(name, STATISTICS)
@@ -287,9 +291,9 @@ def _wanted(
             raise checks.bad("simulate", "record", f"of {sorted(told)} with sampler='radial'", name)
         if name not in allowed:
             raise checks.bad("simulate", "record", "names of forward statistics when backward=False", name)
-    if not record:
+    if not names:
         raise checks.bad("simulate", "record", "at least one statistic", record)
-    return frozenset(record)
+    return frozenset(names)
 
 
 def _inputs(
@@ -318,10 +322,29 @@ def _inputs(
             raise checks.wrong_type(where, "x", "an array of real numbers", array.dtype)
         if not np.all(np.isfinite(array)):
             raise checks.bad(where, "x", "finite", "an array with nan or infinite entries")
-        rows = jnp.asarray(array, held).reshape((array.shape[0], *steps, n))
+        with np.errstate(over="ignore"):
+            array = array.astype(held)
+        if not np.all(np.isfinite(array)):
+            raise checks.bad(
+                where, "x", f"within the range of {array.dtype}", "larger entries", "Scale it down."
+            )
+        rows = jnp.asarray(array).reshape((array.shape[0], *steps, n))
         return Inputs(None, jnp.moveaxis(rows, 0, -2), (array.shape[0], n))
     q = checks.number(where, "q", q, at_least=0.0)
     c = checks.number(where, "correlation", correlation, at_least=-1.0, at_most=1.0)
+    for name, value in (("q", q), ("correlation", c)):
+        if not checks.is_concrete(value):
+            raise checks.wrong_type(
+                where, name, "a number known now", value, "Call simulate outside of jit, grad and vmap."
+            )
+    if held == np.float32:
+        info = np.finfo(np.float32)
+        least, most = float(info.tiny / info.eps) ** 2, (float(info.max) / 4) ** 2 / n
+        if q and not least <= q <= most:
+            raise checks.bad(
+                where, "q", f"0, or from {least:.0e} to {most:.0e}, where float32 holds the entries of the inputs", q,
+                "Scale the inputs, or pass dtype='float64', which needs jax_enable_x64.",
+            )  # fmt: skip
     if alone:
         return Inputs(np.full((1, 1), np.sqrt(q), np.float32), None, (1, n))
     if n < 2 and abs(c) < 1:

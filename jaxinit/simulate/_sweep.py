@@ -129,6 +129,14 @@ def _axes(grid: Any) -> tuple[dict[str, dict[Any, Any]], dict[str, Any]]:
             constants[name] = value
         if name in axes and not axes[name]:
             raise checks.bad(where, "grid", f"with at least one value on the axis {name!r}", value)
+    if missing := [name for name in ("depth", "width", "activation") if name not in grid]:
+        raise checks.bad(
+            where,
+            "grid",
+            "a dict with depth, width and activation",
+            sorted(grid),
+            f"Add {', '.join(missing)}.",
+        )
     return axes, constants
 
 

@@ -136,7 +136,9 @@ def test_resumed_with_the_same_bits(found: Sweep, tmp_path: Path) -> None:
     ("grid", "options", "error", "words"),
     [
         (ji.Network(2, 8, "relu", weight_variance=1.0), {}, TypeError, "a dict of the arguments"),
+        ({}, {}, ValueError, "with depth, width and activation.*Add depth, width, activation"),
         (GRID | {"dept": 2}, {}, ValueError, "Did you mean 'depth'"),
+        (GRID | {5: 2}, {}, ValueError, "got 5. Known names: activation"),
         (GRID | {"q": []}, {}, ValueError, "at least one value on the axis 'q'"),
         (GRID | {"q": [1, 1.0]}, {}, ValueError, "twice on the axis 'q'"),
         (GRID | {"activation": [lambda x: x, lambda x: -x]}, {}, ValueError, "told apart by a dict"),

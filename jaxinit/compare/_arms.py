@@ -92,13 +92,17 @@ def rates_of(learning_rates: Any) -> np.ndarray:
     way_out = "Pass one rate or several, such as [0.01, 0.03, 0.1]."
     try:
         rates = np.atleast_1d(np.asarray(learning_rates, dtype=np.float64))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         rule = "numbers"
         raise checks.wrong_type("compare", "learning_rates", rule, learning_rates, way_out) from None
     if rates.ndim != 1 or rates.size == 0:
         raise checks.bad("compare", "learning_rates", "one rate or a list of rates", learning_rates, way_out)
     if not (np.isfinite(rates).all() and (rates > 0).all()):
         raise checks.bad("compare", "learning_rates", "finite and greater than 0", learning_rates, way_out)
+    with np.errstate(over="ignore", under="ignore"):
+        held = rates.astype(np.float32)
+    if not (np.isfinite(held) & (held > 0)).all():
+        raise checks.bad("compare", "learning_rates", "within the range of float32", learning_rates, way_out)
     if np.unique(rates).size != rates.size:
         raise checks.bad("compare", "learning_rates", "distinct", learning_rates, way_out)
     return np.sort(rates)

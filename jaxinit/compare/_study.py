@@ -105,9 +105,15 @@ def compare(
     arms = arms_of(initializers, optimizer)
     rates = rates_of(learning_rates)
     numbers = checks.seeds("compare", "seeds", seeds)
-    steps = checks.integer("compare", "steps", steps, at_least=1)
-    batch_size = checks.integer("compare", "batch_size", batch_size, at_least=1)
-    root = checks.integer("compare", "root", root, at_least=0)
+    batch_size = checks.integer("compare", "batch_size", batch_size, at_least=1, at_most=checks.MOST)
+    steps = checks.integer(
+        "compare", "steps", steps, at_least=1, at_most=checks.MOST // batch_size,
+        way_out="A run has at most 2^31 examples: steps times batch_size.",
+    )  # fmt: skip
+    root = checks.integer("compare", "root", root, at_least=0, at_most=2**32 - 1)
+    signals = checks.flag("compare", "signals", signals)
+    if label is not None and not isinstance(label, str):
+        raise checks.wrong_type("compare", "label", "a string or None", label)
     every = max(1, steps // 20) if evaluate_every is None else evaluate_every
     every = checks.integer("compare", "evaluate_every", every, at_least=1)
     at_once = together(batching, runs_at_once)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 from flax import nnx
+from jax.extend import core
 
 from jaxinit._core import checks
 from jaxinit.adapt._analytic_walk import entry_stddev
@@ -18,10 +19,10 @@ from jaxinit.records import WidthRule, WidthTable, provenance
 
 __all__ = ["mup_learning_rates", "mup_table"]
 
-_NOTES = (
-    "attention logits scale as 1/d of a head where heads widen",
-    "tied input and output weights: see the paper's appendix",
-)
+#: What a table cannot see, of models in which signals are multiplied with one another, and of weights that are used in
+#: two ways.
+_ATTENTION = "attention logits scale as 1/d of a head where heads widen"
+_TIED = "tied input and output weights: see the paper's appendix"
 
 
 def mup_table(
@@ -100,7 +101,7 @@ def mup_table(
         ratio = own[1][n] / own[0][n] if own[0][n] and own[1][n] else math.nan
         rules.append(_rule(name, small, large, n in reads, m_in, m_out, ratio, multiplier))
     return WidthTable(
-        wide.model.name, float(base_width), float(width), tuple(rules), _NOTES,
+        wide.model.name, float(base_width), float(width), tuple(rules), _notes(wide),
         {"label": wide.model.name, "multiplier": multiplier}, provenance(),
     )  # fmt: skip
 
@@ -154,6 +155,27 @@ def _reads(found: Products) -> Mapping[int, tuple[int, ...]]:
                 axes = (rank - 2,) if rank - stack > 1 else ()
             out.setdefault(n, axes)
     return out
+
+
+def _notes(found: Products) -> tuple[str, ...]:
+    plan = found.traced.plan
+    known = {id(place.operation) for place in plan.places if _multiplies(place.operation)}
+    ways: dict[int, set[Any]] = {}
+    for product in found.products:
+        for layer in product.kernel:
+            ways.setdefault(layer.parameter, set()).add(product.contracting)
+    notes = [_ATTENTION] if _matrix_products(plan.block.jaxpr) > len(known) else []
+    return (*notes, *([_TIED] if any(len(way) > 1 for way in ways.values()) else []))
+
+
+def _multiplies(operation: Any) -> bool:
+    return operation is not None and operation.primitive == "dot_general"
+
+
+def _matrix_products(jaxpr: Any) -> int:
+    """How many equations are products of matrices."""
+    inside = sum(_matrix_products(body) for eqn in jaxpr.eqns for body in core.jaxprs_in_params(eqn.params))
+    return inside + sum(eqn.primitive.name == "dot_general" for eqn in jaxpr.eqns)
 
 
 def _stddevs(found: Products, data: Any) -> list[float]:

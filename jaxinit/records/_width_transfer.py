@@ -114,7 +114,7 @@ class WidthTable(Record):
         )  # fmt: skip
         table.caption = (
             "factors on what is right at the base width: standard deviation (own: of the model's initializer), "
-            "learning rates, output. " + "; ".join(self.notes)
+            "learning rates, output" + "".join(f"; {note}" for note in self.notes)
         )
         table.caption_justify = "left"
         table.add_column("parameter", no_wrap=True)

@@ -65,6 +65,7 @@ def test_roles_and_factors() -> None:
     without = mup_table(Net, 16, 64, X, multiplier=False)["out/kernel"]
     assert (without.init, without.adam, without.sgd, without.output) == (0.25, 0.25, 0.25, 1)
     assert table["hidden/kernel"].own_init == pytest.approx(0.5) and table["out/kernel"].own_init == 1
+    assert not table.notes
 
 
 def test_roles_of_convolutions_heads_and_tables() -> None:
@@ -77,6 +78,7 @@ def test_roles_of_convolutions_heads_and_tables() -> None:
         assert roles["embed/embedding"] == ("input", 1, 2)
         assert roles["att/query/kernel"] == roles["att/out/kernel"] == ("hidden", 2, 2)
         assert roles["out"] == ("output", 2, 1)
+        assert len(heads.notes) == 1 and "attention" in heads.notes[0]
 
 
 def test_factors_for_an_optimizer() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +58,8 @@ class Propagation(Record):
     `STATISTICS` is an attribute: a `Statistic`, or None when it was not recorded. Statistics are of the
     pre-activation z of each input, taken over units; gradients are those of L = <r, f(x)>, r iid
     N(0, 1/n_out) per seed, unless the producer says otherwise in `config`.
+
+    Raises TypeError or ValueError for a statistic that is no `Statistic`, or not of the shape that `STATISTICS` says.
 
     `source` is "simulation", "theory" or "probe"; `config` says what was run, `provenance` on what.
 
@@ -113,6 +115,28 @@ class Propagation(Record):
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        where, sites = "Propagation", self.sites
+        if (
+            not isinstance(sites, Sequence)
+            or isinstance(sites, str)
+            or not all(isinstance(s, str) for s in sites)
+        ):
+            raise checks.wrong_type(where, "sites", "a tuple of names", sites)
+        checks.integer(where, "inputs", self.inputs, at_least=1)
+        if not isinstance(self.config, dict):
+            raise checks.wrong_type(where, "config", "a dict of what was run", self.config)
+        for name, value in self.statistics():
+            axes = _ALL[name][1]
+            if not isinstance(value, Statistic):
+                raise checks.wrong_type(
+                    where, name, "a Statistic or None", value,
+                    "Make one with Statistic.of(samples), or Statistic.exact(values) of a theory.",
+                )  # fmt: skip
+            if sites and (len(value.shape) != len(axes) or value.shape[0] != len(sites)):
+                rule = f"of shape ({', '.join(f'{axis}s' for axis in axes)}), with {len(sites)} sites"
+                raise checks.bad(where, name, rule, value.shape)
 
     def statistics(self) -> Iterator[tuple[str, Statistic]]:
         """The recorded statistics, by name."""

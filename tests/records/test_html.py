@@ -233,7 +233,7 @@ def test_equality_sees_one_number_and_takes_nan(records: dict[type, Record]) -> 
     assert one == two and np.isnan(one.stderr).all()
     assert one != Statistic.of(figures + 1e-12)
     record = records[Propagation]
-    assert record != dataclasses.replace(record, log_second_moment=one)
+    assert record != dataclasses.replace(record, log_second_moment=record.log_grad_second_moment)
 
 
 @pytest.mark.parametrize("width", [80, 60, 50])

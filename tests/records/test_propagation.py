@@ -30,6 +30,35 @@ def test_by_name(run: Propagation) -> None:
         run["update_ratio"]
 
 
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"sites": "123"}, TypeError, r"Propagation\(sites=...\)` must be a tuple of names, got '123'"),
+        ({"sites": (1, 2, 3)}, TypeError, "a tuple of names"),
+        ({"inputs": 0}, ValueError, r"inputs=...\)` must be an integer of at least 1"),
+        (
+            {"mean": np.ones((3, 1))},
+            TypeError,
+            r"mean=...\)` must be a Statistic or None.*Statistic.exact\(values\)",
+        ),
+        (
+            {"mean": Statistic.exact(np.ones(3))},
+            ValueError,
+            r"of shape \(sites, inputs\), with 3 sites, got \(3,\)",
+        ),
+        (
+            {"zero_fraction": Statistic.exact(np.ones(2))},
+            ValueError,
+            r"of shape \(sites\), with 3 sites, got \(2,\)",
+        ),
+        ({"config": None}, TypeError, "a dict of what was run"),
+    ],
+)
+def test_records_that_do_not_fit_together(change: dict, error: type, words: str) -> None:
+    with pytest.raises(error, match=words):
+        Propagation(**{"source": "theory", "sites": ("1", "2", "3"), "inputs": 1, **change})
+
+
 def test_rows_and_pandas(run: Propagation) -> None:
     rows = run.rows()
     size = sum(s.mean.size for _, s in run.statistics())

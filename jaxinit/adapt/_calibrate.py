@@ -25,7 +25,7 @@ from jaxinit.adapt._calibrate_start import STARTS, begin
 from jaxinit.adapt._gradient import learned
 from jaxinit.adapt._lsuv import lsuv
 from jaxinit.adapt._targets import any_of, choose, level_of, matched, patterns, targets_of
-from jaxinit.models import Model, fitted
+from jaxinit.models import Model, abstract, filled, fitted
 from jaxinit.probe import Products, batches, products, remarks
 from jaxinit.records import CalibratedSite, Calibration, provenance
 
@@ -351,16 +351,15 @@ def _returned(model: Any, params: Any, found: Products, leaves: Any, state: Any,
     if isinstance(model, nnx.Module):
         module = model
     elif found.model.marks and not isinstance(model, nn.Module):
-        module = nnx.eval_shape(lambda: _made(model, key))
+        module = abstract(lambda: _made(model, key))
     else:
         alike = structure == jax.tree.structure(nn.unbox(params))
         return nn.meta.replace_boxed(params, new) if alike else new
     graph, *parts = nnx.split(module, nnx.Param, ...)
-    holder, rest = (jax.tree.map(lambda leaf: leaf, part) for part in parts)
-    nnx.replace_by_pure_dict(holder, new)
+    parts[0] = filled(parts[0], new)
     if params is not None or not isinstance(model, nnx.Module):
-        nnx.replace_by_pure_dict(rest, state)
-    return nnx.merge(graph, holder, rest, copy=True)
+        parts[1] = filled(parts[1], state)
+    return nnx.merge(graph, *parts, copy=True)
 
 
 def _made(factory: Any, key: Any) -> Any:

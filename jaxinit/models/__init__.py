@@ -10,3 +10,5 @@ from jaxinit.models._marked import Marked as Marked
 from jaxinit.models._marked import marked as marked
 from jaxinit.models._marks import MARK as MARK
 from jaxinit.models._mlp import MLP as MLP
+from jaxinit.models._nnx import abstract as abstract
+from jaxinit.models._nnx import filled as filled

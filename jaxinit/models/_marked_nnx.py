@@ -18,7 +18,7 @@ from jaxinit.models._functional import _parameters
 from jaxinit.models._marked import Marked, check_method, untold, whole
 from jaxinit.models._marked_linen import interceptor
 from jaxinit.models._marks import Path, calling, marked_call
-from jaxinit.models._nnx import _filled, _split
+from jaxinit.models._nnx import _split, abstract, filled
 
 #: A module carries its path as a static attribute, which survives nnx's transforms; attributes of the bridge to
 #: linen would be taken for variables, but for those of this name.
@@ -51,7 +51,7 @@ def of_factory(factory: Callable[..., Any], train: bool, method: Any, where: str
         _set_mode(module, train)
         return module
 
-    template = nnx.eval_shape(lambda: make(jax.random.key(0, impl="threefry2x32")))
+    template = abstract(lambda: make(jax.random.key(0, impl="threefry2x32")))
     name = getattr(factory, "__name__", "<lambda>")
     name = type(template).__name__ if name == "<lambda>" else name
     check_method(where, type(template), method)
@@ -105,8 +105,8 @@ def _apply(template: nnx.Module, method: Any, changes: list[str]) -> Callable[..
 
     def apply(params: Any, state: Any, args: tuple[Any, ...], key: Any) -> Any:
         with jax.numpy_dtype_promotion("standard"):
-            filled = (_filled(h, v) for h, v in zip(holders, (params, state), strict=True))
-            module = nnx.merge(graph, *filled, copy=True)
+            parts = (filled(h, v) for h, v in zip(holders, (params, state), strict=True))
+            module = nnx.merge(graph, *parts, copy=True)
             before, attributes = variables_of(module), attributes_of(module)
             made = {path for path, _ in nnx.to_flat_state(nnx.state(module, nnx.Param))}
             with marking(module):

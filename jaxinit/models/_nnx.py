@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from jaxinit._core import checks
@@ -25,7 +26,7 @@ def from_factory(factory: Callable[..., Any], takes_initializer: bool) -> Model:
         return module
 
     key = jax.random.key(0, impl="threefry2x32")
-    template = nnx.eval_shape(lambda: make(jax.nn.initializers.zeros if takes_initializer else None, key))
+    template = abstract(lambda: make(jax.nn.initializers.zeros if takes_initializer else None, key))
     graphs = {}
     for train in (True, False):
         template.train() if train else template.eval()
@@ -42,7 +43,7 @@ def from_factory(factory: Callable[..., Any], takes_initializer: bool) -> Model:
     def apply(params: Any, state: Any, x: Any, train: bool, key: Any) -> tuple[Any, Any]:
         graph, *holders = graphs[train]
         with jax.numpy_dtype_promotion("standard"):
-            module = nnx.merge(graph, *(_filled(h, v) for h, v in zip(holders, (params, state), strict=True)))
+            module = nnx.merge(graph, *(filled(h, v) for h, v in zip(holders, (params, state), strict=True)))
             output = module(x)
             if not train:
                 return output, state
@@ -54,15 +55,69 @@ def from_factory(factory: Callable[..., Any], takes_initializer: bool) -> Model:
 
 def _split(module: nnx.Module) -> tuple[Any, Any, Any]:
     """The graph of a module, its parameters, and the rest of its state."""
-    graph, *states = nnx.split(module, nnx.Param, ...)
+    graph, *states = nnx.split(_with_arrays(module), nnx.Param, ...)
     params, rest = states
     return graph, params, rest
 
 
-def _filled(holder: Any, values: Any) -> Any:
-    copy = jax.tree.map(lambda leaf: leaf, holder)
-    nnx.replace_by_pure_dict(copy, values)
-    return copy
+def _with_arrays(module: nnx.Module) -> nnx.Module:
+    """The module, made while tracing, with the arrays that are its attributes and no variables as parts of its state.
+
+    nnx takes arrays for such parts, but tracers for constants.
+    """
+    for _, part in nnx.iter_graph(module):
+        for name, value in list(vars(part).items()) if isinstance(part, nnx.Pytree) else ():
+            if isinstance(value, jax.core.Tracer):
+                setattr(part, name, nnx.data(value))
+    return module
+
+
+def abstract(make: Callable[[], nnx.Module]) -> nnx.Module:
+    """The nnx module that `make` makes, without its numbers.
+
+    Its variables hold shapes, other arrays (a table of positions, a mask) are zeros that take no memory.
+    `nnx.eval_shape` leaves tracers and shapes in place of those, and they would be taken for constants.
+
+    Example:
+        >>> from flax import nnx
+        >>> from jaxinit.models import abstract
+        >>> abstract(lambda: nnx.Linear(10**6, 10**6, rngs=nnx.Rngs(0))).kernel.shape
+        (1000000, 1000000)
+    """
+    graphs: list[Any] = []
+
+    def split() -> Any:
+        graph, state = nnx.split(_with_arrays(make()))
+        graphs.append(graph)
+        return state
+
+    def held(leaf: Any) -> Any:
+        bare = isinstance(leaf, jax.ShapeDtypeStruct) and isinstance(leaf.dtype, np.dtype)
+        return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape) if bare else leaf
+
+    flat = nnx.to_flat_state(jax.eval_shape(split))
+    return nnx.merge(graphs[0], nnx.from_flat_state([(path, held(leaf)) for path, leaf in flat]))
+
+
+def filled(holder: Any, values: Any) -> Any:
+    """An nnx state with these values, a pure dict, in place of its own.
+
+    As by `nnx.replace_by_pure_dict`, which takes no names that are tuples (those of nnx.WeightNorm).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from jaxinit.models import filled
+        >>> state = nnx.state(nnx.Linear(2, 1, use_bias=False, rngs=nnx.Rngs(0)))
+        >>> filled(state, {"kernel": jnp.ones((2, 1))})["kernel"][...].sum().item()
+        2.0
+    """
+    leaves = {tuple(map(str, path)): (path, leaf) for path, leaf in nnx.to_flat_state(holder)}
+    for path, value in nnx.traversals.flatten_mapping(values).items():
+        name = tuple(map(str, path))
+        own, leaf = leaves[name]
+        leaves[name] = own, leaf.replace(value) if isinstance(leaf, nnx.Variable) else value
+    return nnx.from_flat_state(list(leaves.values()))
 
 
 def _redraw(module: nnx.Module, params: dict[Any, Any], initializer: Initializer, key: Any) -> None:

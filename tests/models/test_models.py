@@ -7,6 +7,8 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 
+import jaxinit as ji
+from jaxinit import ensemble
 from jaxinit.models import MLP, Model, adapt, from_functions
 
 KEY = jax.random.key(3)
@@ -260,3 +262,36 @@ def test_plain_functions():
     np.testing.assert_allclose(model.apply(params, state, X, False, None)[0][:, 0], X.sum(1), rtol=1e-5)
     with pytest.raises(TypeError, match="from_functions"):
         from_functions(3, lambda params, x: x)
+
+
+class Buffered(nnx.Module):
+    """Arrays that are no variables, of which one is drawn, beside a layer whose scales have tuples for names."""
+
+    def __init__(self, rngs):
+        self.layer = nnx.WeightNorm(nnx.Linear(6, 4, rngs=rngs), rngs=rngs)
+        self.table = jnp.arange(1.0, 5.0)[None]
+        self.drawn = jax.random.normal(rngs.params(), (1, 4))
+        self.more = nnx.List([jnp.full((1, 4), 2.0)])
+        self.named = nnx.data({("a", "b"): jnp.full((1, 4), 0.5)})
+
+    def __call__(self, x):
+        return self.layer(x) * self.table * self.drawn + self.more[0] * self.named["a", "b"]
+
+
+def test_arrays_that_are_no_variables_are_part_of_the_state():
+    model = adapt(Buffered)
+    outs = []
+    for seed in (0, 1):
+        key = jax.random.key(seed)
+        params, state = jax.jit(model.init, static_argnums=0)(None, key, X)
+        out, _ = model.apply(params, state, X, False, None)
+        np.testing.assert_allclose(out, Buffered(nnx.Rngs(key))(X), rtol=1e-6)
+        outs.append(out)
+    assert float(jnp.abs(outs[0] - outs[1]).max()) > 0.1
+    run = ji.probe(Buffered, X, seeds=2, record=["second_moment"], backward=False, keep_seeds=True)
+    found = run.second_moment.samples[:, -1, 0]
+    by_hand = [jnp.square(Buffered(nnx.Rngs(k))(X)).mean() for k in ensemble.keys_of(range(2), 0)]
+    np.testing.assert_allclose(found, by_hand, rtol=1e-5)
+    module, _ = ji.calibrate(Buffered, X, KEY)
+    np.testing.assert_array_equal(module.table[0], jnp.arange(1.0, 5.0))
+    assert module(X).shape == (5, 4) and bool(jnp.all(module.drawn != 0))

@@ -2,6 +2,8 @@
 
 from jaxinit.ensemble._compiled import keys_of as keys_of
 from jaxinit.ensemble._engine import run as run
+from jaxinit.ensemble._memory import amount as amount
+from jaxinit.ensemble._memory import available as available
 from jaxinit.ensemble._memory import batch_size as batch_size
 from jaxinit.ensemble._memory import worth_a_call as worth_a_call
 from jaxinit.ensemble._processes import initialize as initialize

@@ -60,7 +60,15 @@ def worth_a_call(kept: int, *, devices: Any = None, where: str = "worth_a_call")
 
 
 def available(device: Any) -> int | None:
-    """Bytes that are free for a program on the device; None if nobody knows."""
+    """Bytes that are free for a program on the device; None if nobody knows.
+
+    Example:
+        >>> import jax
+        >>> from jaxinit import ensemble
+        >>> free = ensemble.available(jax.local_devices()[0])
+        >>> free is None or free > 0
+        True
+    """
     if device.platform == "cpu":
         return host_memory()
     stats = device.memory_stats() if device.process_index == jax.process_index() else None
@@ -138,7 +146,13 @@ def lanes(each: int | None, devices: Devices, most: int) -> int:
 
 
 def amount(count: float) -> str:
-    """Bytes in a person's units."""
+    """Bytes in a person's units.
+
+    Example:
+        >>> from jaxinit import ensemble
+        >>> ensemble.amount(3 * 2**29)
+        '1.5 GiB'
+    """
     for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
         if count < 1024 or unit == "TiB":
             break

@@ -20,7 +20,6 @@ from jaxinit._core import checks
 from jaxinit._core.normals import vector
 from jaxinit._core.scaled import exponent_of, normalize, pow2
 from jaxinit._core.struct import record, static
-from jaxinit.ensemble._memory import amount, available
 from jaxinit.network import Network
 from jaxinit.simulate._dense import _add_bias, _run
 from jaxinit.simulate._inputs import Inputs
@@ -149,11 +148,11 @@ def plan(jacobian: Any, network: Network, sampler: str, approximate: bool, input
 
 def _check_room(network: Network, jacobian: int, steps: int, inputs: int) -> None:
     """Raises where what Lanczos knows of the matrices after all its steps does not fit into memory."""
-    needed, room = bytes_of(network.shapes, inputs, steps), available(jax.local_devices()[0])
+    needed, room = bytes_of(network.shapes, inputs, steps), ensemble.available(jax.local_devices()[0])
     if room is not None and needed > room:
         raise checks.bad(
             "simulate", "jacobian", f"a number of values whose products fit into memory: {steps} steps keep "
-            f"{amount(needed)}, and {amount(room)} are available", jacobian,
+            f"{ensemble.amount(needed)}, and {ensemble.amount(room)} are available", jacobian,
             "Ask for fewer values, which take fewer steps, or use a smaller width or depth.",
         )  # fmt: skip
 

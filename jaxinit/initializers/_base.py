@@ -134,15 +134,16 @@ def _check_range(where: str, dtype: np.dtype, law: Law | None) -> None:
         raise checks.bad(where, "dtype", "a dtype with a sign", dtype.name, "Draw in bfloat16 and quantize.")
     if law is None or not is_concrete(law.stddev, law.mean) or law.kind == "constant":
         return
-    step, largest, sd = float(info.smallest_subnormal), float(info.max), float(law.stddev)
+    step, largest = float(info.smallest_subnormal), float(info.max)
+    sd, mean = float(law.stddev), abs(float(law.mean))
     if not narrow:
-        if sd + abs(float(law.mean)) > largest:
+        if sd + mean > largest:
             raise checks.bad(
-                where, "dtype", f"able to hold entries of {sd + abs(float(law.mean)):.3g} (at most {largest:.3g})",
+                where, "dtype", f"able to hold entries of {sd + mean:.3g} (at most {largest:.3g})",
                 dtype.name, "Take smaller ones, or a wider dtype.",
             )  # fmt: skip
         return
-    if sd < step or 6 * sd + abs(float(law.mean)) > largest:
+    if sd < step or 6 * sd + mean > largest:
         raise checks.bad(
             where, "dtype", f"able to hold a spread of {sd:.3g} ({step:.3g} to {largest / 6:.3g})",
             dtype.name, "Draw in bfloat16, or draw scaled weights and keep the scale beside them.",

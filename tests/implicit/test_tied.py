@@ -308,6 +308,7 @@ def test_lowers_for_accelerators(law: str) -> None:
         ({"scale": 1e300}, ValueError, r"at most 3.40282e\+38"),
         ({"capacity": 0}, ValueError, "at least 1"),
         ({"capacity": 10**30}, ValueError, "at most 2147483647"),
+        ({"capacity": 10**8, "shape": (10**6, 10**6)}, ValueError, "fit into memory .1,490,116 GiB"),
         ({"shape": (10**30, 4)}, ValueError, "both from 1 to 2147483647"),
         ({"dtype": jnp.ones(3)}, TypeError, "its name, or None"),
         ({"dtype": jnp.bfloat16}, ValueError, "Cast rows of other dtypes to float32"),

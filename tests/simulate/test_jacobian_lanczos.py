@@ -100,9 +100,10 @@ def test_the_law_of_all_singular_values(name: str) -> None:
     assert same(by_steps(right_walks(name)), by_weights(name)) > 1e-4
 
 
-def test_twin_products_that_forget_those_of_the_other_side_are_seen(monkeypatch) -> None:
+@pytest.mark.parametrize("name", ["tanh", "orthogonal"])
+def test_twin_products_that_forget_those_of_the_other_side_are_seen(name: str, monkeypatch) -> None:
     monkeypatch.setattr(_known._frames, "project_out", lambda v, frame: v)
-    assert same(by_steps(walks("tanh")), by_weights("tanh")) < 1e-9
+    assert same(by_steps(walks(name)), by_weights(name)) < 1e-9
 
 
 def matrices(network: ji.Network, state: State) -> list[np.ndarray]:
